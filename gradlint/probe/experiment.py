@@ -1,0 +1,119 @@
+"""The closed vocabulary of experiments, and what comes back from them, as plain data.
+
+Standard library only: rules name experiments without torch, the worker's child runs them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One measurement. `kind` is one of
+
+    - `baseline`: the model as it is;
+    - `reinit`: weights of `nodes` (all linear/conv if empty) drawn anew by `law`: "kaiming", "xavier",
+      "orthogonal", "default", "lstm_forget_bias"; the gain follows the activation that each layer feeds;
+    - `swap_activation`: every activation of `nodes` replaced by `to` ("relu", "gelu", "tanh" …) with the
+      init that suits it on the layers that feed them;
+    - `insert_norm`: `norm` ("layer", "batch") put before every activation of `nodes`;
+    - `add_skips`: identity paths around every `every` weighted layers of `nodes`, the branch scaled by
+      `branch_scale` (grown: 0.2; never 0, which would be true by construction);
+    - `unroll`: ‖∂L/∂h_t‖ over `steps` time steps of the recurrent `nodes`, their spectral norm, and the
+      same with the recurrent weights multiplied by `weight_factor`;
+    - `step`: `steps` optimizer steps on the same batch at `learning_rate` with `optimizer`;
+    - `clip`: as `step`, with gradients clipped to `max_norm`;
+    - `curvature`: largest Hessian eigenvalue by Lanczos, informational.
+
+    `label` is how a person would name it ("He init", "LayerNorm", "lr 3e-5"); it keys `Evidence.whatif`.
+    `nodes` are node *names* of the ModelGraph.
+    """
+
+    kind: str
+    label: str = ""
+    nodes: tuple[str, ...] = ()
+    law: str | None = None
+    to: str | None = None
+    norm: str | None = None
+    every: int = 2
+    branch_scale: float = 0.2
+    steps: int = 10
+    weight_factor: float = 1.0
+    learning_rate: float | None = None
+    optimizer: str | None = None
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    max_norm: float | None = None
+
+    @property
+    def key(self) -> str:
+        """What `Measurements.of` is keyed by."""
+        return self.label or self.kind
+
+
+@dataclass(frozen=True)
+class LayerMeasurement:
+    """What was seen at one node of the graph, medians over seeds, plain floats (not log10).
+
+    `activation_std`, `gradient` (norm ‖∂L/∂h‖ over the whole batch tensor, absolute), `weight_gradient`
+    (norm of the parameter gradient, None for nodes without weights), `saturated`, `dead` (share of units
+    that are 0 for every sample), `update_ratio` (‖Δw‖/‖w‖ under the script's optimizer).
+    """
+
+    name: str
+    activation_mean: float | None = None
+    activation_std: float | None = None
+    gradient: float | None = None
+    weight_gradient: float | None = None
+    saturated: float | None = None
+    dead: float | None = None
+    update_ratio: float | None = None
+    weight_norm: float | None = None
+    distinct: float | None = None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The result of one experiment.
+
+    `layers` by node name. `per_seed` holds, for every node name, the absolute gradient norm of each seed
+    (so that a rule can take ratios per seed and their spread). `loss` is the first loss; `losses` the
+    curve of `step`/`clip`; `gradient_norms` the total gradient norm before each step. `first_nonfinite`
+    names the node that made the first NaN or Inf. `hidden_state_gradients` (unroll) are ‖∂L/∂h_t‖ for
+    t = 1…T; `spectral_norm` that of W_hh. `error` says why it could not be done; then all else is empty.
+    """
+
+    kind: str
+    label: str = ""
+    layers: dict[str, LayerMeasurement] = field(default_factory=dict)
+    per_seed: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    seeds: int = 1
+    loss: float | None = None
+    losses: tuple[float, ...] = ()
+    gradient_norms: tuple[float, ...] = ()
+    first_nonfinite: str | None = None
+    hidden_state_gradients: tuple[float, ...] = ()
+    spectral_norm: float | None = None
+    curvature: float | None = None
+    device: str = "cpu"
+    batch: str = "synthetic"
+    notes: tuple[str, ...] = ()
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """All that was measured for one model, by `Experiment.key`."""
+
+    of: dict[str, Measurement] = field(default_factory=dict)
+
+    def get(self, key: str) -> Measurement | None:
+        """The measurement of that experiment, or None if it was not made or failed."""
+        found = self.of.get(key)
+        return None if found is None or found.error else found
+
+    @property
+    def baseline(self) -> Measurement | None:
+        """The model as it is."""
+        return self.get("baseline")

@@ -1,0 +1,1 @@
+"""What findings become: one file per output format."""

@@ -1,0 +1,162 @@
+"""The files of the project under check: text, syntax tree, and which file an import means."""
+
+from __future__ import annotations
+
+import ast
+import io
+import tokenize
+import warnings
+from collections import OrderedDict
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+MAX_BYTES = 4 << 20
+"""A hand-written source file is smaller than this; larger ones are generated and skipped."""
+
+MARKERS = (".git", "pyproject.toml", "setup.py", "setup.cfg", "requirements.txt")
+
+
+class Unreadable(Exception):
+    """A file that cannot be read as text; the message is one line without the path."""
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file: `path` absolute and resolved, `text` decoded with universal newlines.
+
+    `tree` raises SyntaxError. Columns of `ast` count UTF-8 bytes; use `column` to get characters.
+    """
+
+    path: str
+    text: str
+    module: str = ""
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        """The syntax tree, parsed once."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ast.parse(self.text, self.path)
+
+    @cached_property
+    def lines(self) -> list[str]:
+        """The text's lines without their ends, split only where Python's tokenizer splits."""
+        return self.text.split("\n")
+
+    def column(self, line: int, byte_offset: int) -> int:
+        """The 1-based character column of an `ast` byte offset."""
+        text = self.lines[line - 1] if line <= len(self.lines) else ""
+        return (
+            len(text.encode()[:byte_offset].decode(errors="ignore")) + 1
+            if not text.isascii()
+            else byte_offset + 1
+        )
+
+
+def read_text(path: Path) -> str:
+    """A Python file's text: BOM and coding cookie honoured, newlines normalised, tabs kept.
+
+    Raises Unreadable for missing, binary, oversized and undecodable files.
+    """
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise Unreadable(f"{size / 1e6:.0f} MB is larger than a hand-written source file")
+        raw = path.read_bytes()
+    except OSError as error:
+        raise Unreadable(error.strerror or str(error)) from error
+    return decode(raw)
+
+
+def decode(raw: bytes) -> str:
+    """Bytes of a Python file as text, see `read_text`."""
+    if b"\0" in raw:
+        raise Unreadable("not a text file")
+    try:
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(raw).readline)
+        text = raw.decode(encoding)
+    except (SyntaxError, UnicodeDecodeError, LookupError):
+        try:
+            text = raw.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise Unreadable(
+                f"not valid UTF-8 and no other encoding declared (byte {error.start})"
+            ) from error
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def find_root(path: Path) -> Path:
+    """The project root of a file: the nearest parent with a marker file, else the file's own folder."""
+    folder = path if path.is_dir() else path.parent
+    return next((p for p in (folder, *folder.parents) if any((p / m).exists() for m in MARKERS)), folder)
+
+
+class Project:
+    """Files under one root, read on demand and kept while they are near (at most `capacity` trees)."""
+
+    def __init__(self, root: Path, capacity: int = 256) -> None:
+        self.root = root.resolve()
+        self._files: OrderedDict[str, SourceFile | None] = OrderedDict()
+        self._capacity = capacity
+        self._modules: dict[tuple[str, str, int], SourceFile | None] = {}
+
+    def file(self, path: Path | str) -> SourceFile | None:
+        """The file, or None if it cannot be read or does not parse."""
+        resolved = Path(path).resolve()
+        key = str(resolved)
+        if key in self._files:
+            self._files.move_to_end(key)
+            return self._files[key]
+        try:
+            found: SourceFile | None = SourceFile(key, read_text(resolved), module=self.module_name(resolved))
+            assert found is not None
+            _ = found.tree
+        except (Unreadable, SyntaxError, ValueError, RecursionError, MemoryError):
+            found = None
+        self.add(key, found)
+        return found
+
+    def add(self, key: str, file: SourceFile | None) -> None:
+        """Put a file that was made elsewhere (stdin, a notebook) under its path."""
+        self._files[key] = file
+        while len(self._files) > self._capacity:
+            self._files.popitem(last=False)
+
+    def module_name(self, path: Path) -> str:
+        """The dotted name of a file relative to the root."""
+        try:
+            parts = list(path.with_suffix("").relative_to(self.root).parts)
+        except ValueError:
+            parts = [path.stem]
+        if parts and parts[-1] == "__init__":
+            parts.pop()
+        return ".".join(parts)
+
+    def module(self, name: str, importer: SourceFile, level: int = 0) -> SourceFile | None:
+        """The file that `import name` (or `from <level dots>name import …`) in `importer` means.
+
+        Searches the importer's folder (a script's own folder is on sys.path), then its parents up to the root,
+        and `src/` of the root. None for everything outside the project.
+        """
+        key = (name, importer.path, level)
+        if key not in self._modules:
+            self._modules[key] = self._find(name, Path(importer.path).parent, level)
+        return self._modules[key]
+
+    def _find(self, name: str, folder: Path, level: int) -> SourceFile | None:
+        if level:
+            for _ in range(level - 1):
+                folder = folder.parent
+            bases = [folder]
+        else:
+            parents = [folder, *folder.parents]
+            within = parents[: parents.index(self.root) + 1] if self.root in parents else [folder]
+            bases = [*within, self.root / "src"]
+        relative = Path(*name.split(".")) if name else Path()
+        for base in bases:
+            stem = base / relative
+            for candidate in (stem.with_name(stem.name + ".py") if name else None, stem / "__init__.py"):
+                if candidate is not None and candidate.is_file():
+                    return self.file(candidate)
+        return None

@@ -1,0 +1,124 @@
+"""What the two sides of the process boundary say to each other: one JSON object a line.
+
+Standard library only. The parent decodes answers with msgspec into these types; nothing is ever unpickled.
+
+A *session* is one child process for one model. The parent sends a `ModelJob`, the child answers `Built` or
+`Failed`; then the parent may send `ProbeJob`s, answered by `Probed` or `Failed`, until it closes the pipe.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from gradlint.graph.model import Loss, ModelGraph
+from gradlint.location import Location
+from gradlint.probe.experiment import Experiment, Measurements
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The part of a program that a model depends on.
+
+    `path` is the file, `root` the project root (goes on `sys.path`), `text` the file's text (notebooks: all
+    code cells as one module), `keep` the line spans (first, last; 1-based, inclusive) of the statements to run,
+    in order, nested ones inside the functions that hold them kept whole. `target` is a Python expression that
+    is evaluated last, in the sliced module's namespace, and yields the model ("net", "build(args)"). `prelude` is
+    source that is run first (argument values, `sys.argv`). `placeholders` name what had to be invented.
+    `stub` lists top-level packages that may be replaced by stubs when missing.
+    """
+
+    path: str
+    root: str
+    text: str
+    target: str
+    keep: tuple[tuple[int, int], ...] = ()
+    prelude: str = ""
+    argv: tuple[str, ...] = ()
+    placeholders: tuple[str, ...] = ()
+    stub: tuple[str, ...] = ()
+    name: str = ""
+    location: Location | None = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a child may use: wall-clock `seconds` per job, resident `memory` in bytes, CPU threads."""
+
+    seconds: float = 60.0
+    memory: int = 8 << 30
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class InputHint:
+    """What the source says of the model's input: a data set's sample shape, and what `--input` fixed.
+
+    `spec` is the user's ("1x3x224x224, int64:1x128<30522"); it wins over everything.
+    """
+
+    spec: str | None = None
+    sample: tuple[int, ...] | None = None
+    dataset: str | None = None
+    loss: Loss = field(default_factory=Loss)
+
+
+@dataclass(frozen=True)
+class ModelJob:
+    """Build the model of a slice and trace it."""
+
+    slice: Slice
+    hint: InputHint = field(default_factory=InputHint)
+    limits: Limits = field(default_factory=Limits)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class ProbeJob:
+    """Run experiments on the model of this session. `device` is "auto", "cpu", "cuda", "mps"."""
+
+    experiments: tuple[Experiment, ...]
+    seeds: int = 3
+    seed: int = 0
+    device: str = "auto"
+    batch_size: int = 32
+    optimizer: str | None = None
+    learning_rate: float | None = None
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    loss: Loss = field(default_factory=Loss)
+    seconds: float = 60.0
+
+
+@dataclass(frozen=True)
+class Built:
+    """The model as traced. `output` is what the user's code printed, cut to 4 kB."""
+
+    graph: ModelGraph
+    seconds: float = 0.0
+    output: str = ""
+    torch_version: str = ""
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What was measured."""
+
+    measurements: Measurements
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Failed:
+    """One line that says why, and the stage: slice, build, input, trace, probe, limit or internal.
+
+    `traceback` is set for errors that are gradlint's own.
+    """
+
+    stage: str
+    reason: str
+    location: Location | None = None
+    traceback: str | None = None
+    details: dict[str, Any] = field(default_factory=dict)
