@@ -21,7 +21,7 @@ from gradlint.source.script import Optimizer, Script
 DOCUMENTATION_URL = "https://github.com/gradlint/gradlint/blob/main/docs/rules/{name}.md"
 
 
-class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+class RuleOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
     """Options of a rule under `[tool.gradlint.rules.NAME]`; a rule subclasses it with defaults."""
 
 
@@ -53,11 +53,11 @@ class Rule:
     name: ClassVar[str]
     since: ClassVar[str]
     severity: ClassVar[Severity] = Severity.WARNING
-    Options: ClassVar[type[Options]] = Options
+    Options: ClassVar[type[RuleOptions]] = RuleOptions
     BAD: ClassVar[str] = ""
     GOOD: ClassVar[str] = ""
 
-    def __init__(self, options: Options | None = None) -> None:
+    def __init__(self, options: RuleOptions | None = None) -> None:
         self.options: Any = options if options is not None else self.Options()
 
     def check_script(self, script: Script) -> Iterator[Finding]:

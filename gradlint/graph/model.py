@@ -52,16 +52,56 @@ from typing import Any
 from gradlint.location import Location
 
 KINDS = frozenset(
-    "input parameter constant linear conv conv_transpose embedding activation normalization softmax dropout "
-    "add mul scale cat matmul attention recurrent pool reduce reshape upsample loop output unknown".split()
+    [
+        "input",
+        "parameter",
+        "constant",
+        "linear",
+        "conv",
+        "conv_transpose",
+        "embedding",
+        "activation",
+        "normalization",
+        "softmax",
+        "dropout",
+        "add",
+        "mul",
+        "scale",
+        "cat",
+        "matmul",
+        "attention",
+        "recurrent",
+        "pool",
+        "reduce",
+        "reshape",
+        "upsample",
+        "loop",
+        "output",
+        "unknown",
+    ]
 )
 
 WEIGHTED = frozenset({"linear", "conv", "conv_transpose", "attention", "recurrent"})
 """Kinds that multiply the signal by a weight matrix: what "a layer" means in rules and reports."""
 
-SATURATING = frozenset("sigmoid tanh hardsigmoid hardtanh softsign logsigmoid".split())
+SATURATING = frozenset(["sigmoid", "tanh", "hardsigmoid", "hardtanh", "softsign", "logsigmoid"])
 RECTIFIERS = frozenset(
-    "relu relu6 leaky_relu prelu rrelu elu selu celu gelu silu mish softplus hardswish threshold".split()
+    [
+        "relu",
+        "relu6",
+        "leaky_relu",
+        "prelu",
+        "rrelu",
+        "elu",
+        "selu",
+        "celu",
+        "gelu",
+        "silu",
+        "mish",
+        "softplus",
+        "hardswish",
+        "threshold",
+    ]
 )
 
 

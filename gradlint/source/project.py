@@ -17,7 +17,7 @@ MAX_BYTES = 4 << 20
 MARKERS = (".git", "pyproject.toml", "setup.py", "setup.cfg", "requirements.txt")
 
 
-class Unreadable(Exception):
+class UnreadableError(Exception):
     """A file that cannot be read as text; the message is one line without the path."""
 
 
@@ -47,32 +47,28 @@ class SourceFile:
     def column(self, line: int, byte_offset: int) -> int:
         """The 1-based character column of an `ast` byte offset."""
         text = self.lines[line - 1] if line <= len(self.lines) else ""
-        return (
-            len(text.encode()[:byte_offset].decode(errors="ignore")) + 1
-            if not text.isascii()
-            else byte_offset + 1
-        )
+        return len(text.encode()[:byte_offset].decode(errors="ignore")) + 1 if not text.isascii() else byte_offset + 1
 
 
 def read_text(path: Path) -> str:
     """A Python file's text: BOM and coding cookie honoured, newlines normalised, tabs kept.
 
-    Raises Unreadable for missing, binary, oversized and undecodable files.
+    Raises UnreadableError for missing, binary, oversized and undecodable files.
     """
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:
-            raise Unreadable(f"{size / 1e6:.0f} MB is larger than a hand-written source file")
+            raise UnreadableError(f"{size / 1e6:.0f} MB is larger than a hand-written source file")
         raw = path.read_bytes()
     except OSError as error:
-        raise Unreadable(error.strerror or str(error)) from error
+        raise UnreadableError(error.strerror or str(error)) from error
     return decode(raw)
 
 
 def decode(raw: bytes) -> str:
     """Bytes of a Python file as text, see `read_text`."""
     if b"\0" in raw:
-        raise Unreadable("not a text file")
+        raise UnreadableError("not a text file")
     try:
         encoding, _ = tokenize.detect_encoding(io.BytesIO(raw).readline)
         text = raw.decode(encoding)
@@ -80,9 +76,7 @@ def decode(raw: bytes) -> str:
         try:
             text = raw.decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            raise Unreadable(
-                f"not valid UTF-8 and no other encoding declared (byte {error.start})"
-            ) from error
+            raise UnreadableError(f"not valid UTF-8 and no other encoding declared (byte {error.start})") from error
     return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -112,7 +106,7 @@ class Project:
             found: SourceFile | None = SourceFile(key, read_text(resolved), module=self.module_name(resolved))
             assert found is not None
             _ = found.tree
-        except (Unreadable, SyntaxError, ValueError, RecursionError, MemoryError):
+        except (UnreadableError, SyntaxError, ValueError, RecursionError, MemoryError):
             found = None
         self.add(key, found)
         return found

@@ -41,9 +41,7 @@ class Resolution:
 
     def numbers(self) -> list[Value]:
         """The candidates that are numbers (bool excluded), smallest first."""
-        found = [
-            v for v in self.values if isinstance(v.value, (int, float)) and not isinstance(v.value, bool)
-        ]
+        found = [v for v in self.values if isinstance(v.value, (int, float)) and not isinstance(v.value, bool)]
         return sorted(found, key=lambda v: float(v.value))
 
 
