@@ -1,0 +1,261 @@
+"""Statistics of activations and gradients that stay on the device until one synchronisation reads them all.
+
+A tensor is seen as a matrix: samples along its batch axis × everything else. Either all of it is reduced at once,
+or a sample of the columns is copied and reduced later together with others of its shape.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+CHUNK = 1 << 20
+"""Elements that are turned into float64 at a time, so that full statistics need no second copy of a tensor."""
+
+HELD = 1 << 22
+"""Sampled elements that are kept before they are reduced."""
+
+SATURATED_TANH = 0.97
+"""|tanh x| above this is its flat part: the slope is below 0.06."""
+
+SATURATED_SIGMOID = 0.03
+"""A sigmoid within this of 0 or 1 is in its flat part: the slope is below 0.03."""
+
+_FLAT_PARTS = {
+    "tanh": (-SATURATED_TANH, SATURATED_TANH),
+    "softsign": (-SATURATED_TANH, SATURATED_TANH),
+    "sigmoid": (SATURATED_SIGMOID, 1 - SATURATED_SIGMOID),
+    "hardsigmoid": (SATURATED_SIGMOID, 1 - SATURATED_SIGMOID),
+}
+
+
+def flat_part(op: str, minimum: float = -1.0, maximum: float = 1.0) -> tuple[float, float] | None:
+    """(low, high): outputs outside are in the flat part of the activation; None where it has none to count.
+
+    `minimum` and `maximum` are those of hardtanh.
+    """
+    if op == "hardtanh":
+        margin = (1 - SATURATED_TANH) * (maximum - minimum) / 2
+        return minimum + margin, maximum - margin
+    return _FLAT_PARTS.get(op)
+
+
+class Moments(NamedTuple):
+    """Sums over a tensor seen as samples × columns, scaled up from the sample to the whole.
+
+    `total` Σx, `square` Σx², `column_square` Σ_columns (Σ_samples x)², `outside` the count of elements outside
+    (low, high), `elements` the number of elements, `samples` how many samples were looked at.
+    """
+
+    total: float
+    square: float
+    column_square: float
+    outside: float
+    elements: int
+    samples: int
+
+    @property
+    def mean(self) -> float:
+        """Mean over all elements."""
+        return self.total / self.elements
+
+    @property
+    def std(self) -> float:
+        """Standard deviation over all elements."""
+        mean = self.mean
+        variance = self.square / self.elements - mean * mean
+        return math.sqrt(variance) if variance > 0 else (0.0 if variance <= 0 else math.nan)
+
+    @property
+    def norm(self) -> float:
+        """Euclidean norm of the whole tensor."""
+        return math.sqrt(self.square)
+
+    @property
+    def distinct(self) -> float | None:
+        """1 − c over pairs of different samples at the same position; None for a single sample or all zeros."""
+        if self.samples < 2 or not self.square > 0 or math.isinf(self.square):
+            return None
+        n = self.samples
+        return max(0.0, (n * self.square - self.column_square) / ((n - 1) * self.square))
+
+
+@dataclass
+class _Held:
+    key: str
+    matrix: Tensor
+    flat: tuple[float, float] | None
+    count: int
+    scale: float
+
+
+class Ledger:
+    """Collects statistics by key; `read` brings them to the host in one synchronisation.
+
+    `budget` is how many elements of a tensor are looked at, None for all.
+    """
+
+    def __init__(self, budget: int | None = None) -> None:
+        self.budget = budget
+        self._held: list[_Held] = []
+        self._held_elements = 0
+        self._sums: list[Tensor] = []
+        self._of: list[tuple[str, int, int, float]] = []
+        self._dead: list[tuple[str, Tensor]] = []
+
+    def moments(
+        self, key: str, tensor: Tensor, batch_axis: int | None = 0, flat: tuple[float, float] | None = None
+    ) -> None:
+        """Note the moments of a floating-point tensor under `key`; `flat` is the range that counts as unsaturated."""
+        tensor = tensor.detach()
+        count = tensor.numel()
+        if not count:
+            return
+        if self.budget is None:
+            matrix = _matrix(tensor, batch_axis)
+            self._sums.append(_reduce_all(matrix, flat))
+            self._of.append((key, count, matrix.shape[0], 1.0))
+            return
+        matrix = sample(tensor, batch_axis, self.budget)
+        self._held.append(_Held(key, matrix, flat, count, count / matrix.numel()))
+        self._held_elements += matrix.numel()
+        if self._held_elements > HELD:
+            self._flush()
+
+    def dead(self, key: str, tensor: Tensor, feature_axis: int) -> None:
+        """Note the share of units that are 0 for every sample and position. Always looks at all elements."""
+        tensor = tensor.detach()
+        axis = feature_axis % tensor.dim() if tensor.dim() else 0
+        others = [d for d in range(tensor.dim()) if d != axis]
+        if not tensor.numel():
+            return
+        highest = tensor.amax(dim=others) if others else tensor
+        lowest = tensor.amin(dim=others) if others else tensor
+        self._dead.append((key, ((highest == 0) & (lowest == 0)).to(torch.float32).mean()))
+
+    def _flush(self) -> None:
+        groups: dict[tuple[torch.Size, torch.device, torch.dtype], list[_Held]] = {}
+        for held in self._held:
+            groups.setdefault((held.matrix.shape, held.matrix.device, held.matrix.dtype), []).append(held)
+        for group in groups.values():
+            self._sums.extend(_reduce_group(group))
+            self._of.extend((h.key, h.count, h.matrix.shape[0], h.scale) for h in group)
+        self._held.clear()
+        self._held_elements = 0
+
+    def read(self) -> tuple[dict[str, Moments], dict[str, float]]:
+        """All moments and all dead shares by key."""
+        self._flush()
+        moments: dict[str, Moments] = {}
+        for (key, count, samples, scale), row in zip(self._of, _to_host(self._sums), strict=True):
+            total, square, columns, outside = (value * scale for value in row)
+            moments[key] = Moments(total, square, columns, outside, count, samples)
+        shares = _to_host([share.reshape(1) for _, share in self._dead])
+        dead = {key: row[0] for (key, _), row in zip(self._dead, shares, strict=True)}
+        return moments, dead
+
+
+def _to_host(rows: list[Tensor]) -> list[list[float]]:
+    """Rows of equal length as lists; one transfer for each device."""
+    if not rows:
+        return []
+    devices: dict[torch.device, list[int]] = {}
+    for i, row in enumerate(rows):
+        devices.setdefault(row.device, []).append(i)
+    answer: list[list[float]] = [[] for _ in rows]
+    for indices in devices.values():
+        for i, values in zip(indices, torch.stack([rows[i] for i in indices]).tolist(), strict=True):
+            answer[i] = values
+    return answer
+
+
+def _precise(device: torch.device) -> torch.dtype:
+    """float64, in which squares of float32's smallest and largest numbers neither vanish nor overflow."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def _matrix(tensor: Tensor, batch_axis: int | None) -> Tensor:
+    """The tensor as samples × everything else; a view where its memory allows."""
+    if tensor.dim() == 0:
+        return tensor.reshape(1, 1)
+    if batch_axis is None or not -tensor.dim() <= batch_axis < tensor.dim():
+        return tensor.reshape(1, -1)
+    if batch_axis % tensor.dim():
+        tensor = tensor.movedim(batch_axis, 0)
+    dense = _dense_columns(tensor)
+    if dense is not None:
+        return dense
+    return tensor.reshape(tensor.shape[0], -1)
+
+
+def _dense_columns(tensor: Tensor) -> Tensor | None:
+    """Samples × columns in memory order (channels-last too) without a copy; None if the memory has gaps."""
+    inner = [(stride, size) for stride, size in zip(tensor.stride()[1:], tensor.shape[1:], strict=True) if size > 1]
+    expected = 1
+    for stride, size in sorted(inner):
+        if stride != expected:
+            return None
+        expected *= size
+    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_nested:
+        return None
+    return tensor.as_strided((tensor.shape[0], expected), (tensor.stride(0), 1), tensor.storage_offset())
+
+
+def coprime_stride(length: int, wanted: int) -> int:
+    """The smallest stride that leaves at most `wanted` of `length` elements and shares no factor with it.
+
+    A stride with a common factor would keep visiting the same rows or channels.
+    """
+    stride = max(1, -(-length // max(1, wanted)))
+    while math.gcd(stride, length) != 1:
+        stride += 1
+    return stride
+
+
+def sample(tensor: Tensor, batch_axis: int | None, budget: int) -> Tensor:
+    """A copy of at most about `budget` elements as samples × columns, evenly over the tensor."""
+    matrix = _matrix(tensor, batch_axis)
+    rows, columns = matrix.shape
+    column_stride = coprime_stride(columns, budget // rows) if columns * rows > budget else 1
+    kept = -(-columns // column_stride)
+    row_stride = coprime_stride(rows, budget // kept) if kept * rows > 2 * budget else 1
+    return matrix[::row_stride, ::column_stride].clone(memory_format=torch.contiguous_format)
+
+
+def _reduce_all(matrix: Tensor, flat: tuple[float, float] | None) -> Tensor:
+    """[Σx, Σx², Σ_columns(Σ_samples x)², #outside] of a whole matrix, converted chunk by chunk."""
+    width = max(1, CHUNK // matrix.shape[0])
+    if matrix.shape[1] <= width:
+        return _reduce(matrix.unsqueeze(0), flat)[0]
+    parts: Iterable[Tensor] = (_reduce(part.unsqueeze(0), flat)[0] for part in matrix.split(width, dim=1))
+    return torch.stack(list(parts)).sum(0)
+
+
+def _reduce_group(group: list[_Held]) -> list[Tensor]:
+    if len({h.flat for h in group}) == 1:
+        return list(_reduce(torch.stack([h.matrix for h in group]), group[0].flat))
+    rows = list(_reduce(torch.stack([h.matrix for h in group]), None))
+    for i, held in enumerate(group):
+        if held.flat is not None:
+            rows[i] = _reduce(held.matrix.unsqueeze(0), held.flat)[0]
+    return rows
+
+
+def _reduce(stack: Tensor, flat: tuple[float, float] | None) -> Tensor:
+    """As `_reduce_all` for a stack of matrices of one shape: (count, samples, columns) → (count, 4)."""
+    precise = stack.to(_precise(stack.device))
+    columns = precise.sum(1)
+    total = columns.sum(1)
+    column_square = torch.linalg.vecdot(columns, columns)
+    everything = precise.flatten(1)
+    square = torch.linalg.vecdot(everything, everything)
+    if flat is None:
+        outside = torch.zeros_like(total)
+    else:
+        outside = ((stack < flat[0]) | (stack > flat[1])).flatten(1).sum(1).to(total.dtype)
+    return torch.stack([total, square, column_square, outside], dim=1)
