@@ -1,0 +1,284 @@
+"""Paths through a model graph: stacks of saturating activations, runs of layers, what a layer feeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from gradlint.graph.model import WEIGHTED, ModelGraph, Node
+from gradlint.graph.topology import HIDDEN_SATURATING, Topology, topology
+
+HOMOGENEOUS = frozenset({"relu", "leaky_relu", "prelu"})
+"""Activations with φ(ax) = aφ(x): a scale before them passes through."""
+
+ENDS_STACK = frozenset({"unknown", "softmax", "recurrent", "loop", "attention", "embedding"})
+"""Kinds after which a stack of activations starts anew: they rescale the signal, or nothing is known of it."""
+
+PASSED = frozenset({"reshape", "pool", "dropout", "scale", "add", "upsample", "cat"})
+"""What may stand between a weighted layer and the activation that it feeds."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Saturating activations in one path with no normalisation and no skip between them.
+
+    `activations` in order; `layers` the weighted layers on the path, from the first activation's layer to the
+    last activation's, and `after` the first weighted layer behind it.
+    """
+
+    activations: tuple[Node, ...]
+    layers: tuple[Node, ...]
+    after: Node | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """Weighted layers in sequence with no path around them; `has_norm` where one stands between them."""
+
+    layers: tuple[Node, ...]
+    has_norm: bool
+
+
+@dataclass(frozen=True)
+class Fed:
+    """What a weighted layer feeds: activations (through reshape, pool, dropout, skip), and whether its scale is
+    divided out by a normalisation before or right after them. `output` where it reaches the model's output."""
+
+    activations: tuple[Node, ...] = ()
+    normalized: bool = False
+    output: bool = False
+    unknown: bool = False
+
+
+@dataclass
+class _Trail:
+    """Longest chain up to a node: ids of members and of the weighted layers on the way."""
+
+    members: tuple[int, ...] = ()
+    layers: tuple[int, ...] = ()
+    fresh: str | None = None
+
+
+def _same_branch(paths: Topology, a: int, b: int) -> bool:
+    return paths.innermost.get(a) is paths.innermost.get(b)
+
+
+def stacks(graph: ModelGraph, minimum: int = 3) -> tuple[Stack, ...]:
+    """Maximal runs of at least `minimum` hidden saturating activations, one for each first activation.
+
+    Left out: gates, attention scorers and squeeze-excite nets, output activations, recurrent gates. A weight
+    that returns in the chain is a recurrence written by hand, not another layer.
+    """
+    paths = topology(graph)
+    trails: list[_Trail] = []
+    continued: set[int] = set()
+    found: dict[int, _Trail] = {}
+    for node in graph.nodes:
+        trail = _best([trails[i] for i in node.inputs if i < node.id and _same_branch(paths, i, node.id)])
+        if node.id in paths.norms or node.id in paths.merges or node.kind in ENDS_STACK or node.op == "detach":
+            trail = _Trail()
+        if node.kind in WEIGHTED and node.kind not in ENDS_STACK:
+            weight = node.parameters.get("weight") or node.module or node.name
+            trail = _Trail(trail.members, (*trail.layers, node.id), weight)
+        elif _is_member(paths, node) and trail.fresh is not None and not _returns(graph, trail):
+            continued.update(trail.members[-1:])
+            trail = _Trail((*trail.members, node.id), trail.layers, None)
+            kept = found.get(trail.members[0])
+            if kept is None or len(kept.members) < len(trail.members):
+                found[trail.members[0]] = trail
+        trails.append(trail)
+    return tuple(_stack(graph, t) for _, t in sorted(found.items()) if len(t.members) >= minimum)
+
+
+def _best(trails: Sequence[_Trail]) -> _Trail:
+    return max(trails, key=lambda t: (len(t.members), t.fresh is not None), default=_Trail())
+
+
+def _is_member(paths: Topology, node: Node) -> bool:
+    return (
+        node.kind == "activation"
+        and node.op in HIDDEN_SATURATING
+        and node.id not in paths.gates
+        and node.id not in paths.side
+        and paths.before_weights[node.id]
+    )
+
+
+def _returns(graph: ModelGraph, trail: _Trail) -> bool:
+    """Whether the layer before the activation is one that the chain has been through already."""
+    *before, last = (graph.nodes[i] for i in trail.layers)
+    weight = last.parameters.get("weight")
+    return weight is not None and any(n.parameters.get("weight") == weight for n in before)
+
+
+def _stack(graph: ModelGraph, trail: _Trail) -> Stack:
+    members = tuple(graph.nodes[i] for i in trail.members)
+    layers = [i for i in trail.layers if i < members[-1].id]
+    first = max((i for i in layers if i < members[0].id), default=layers[0])
+    after = _next_layer(graph, members[-1])
+    return Stack(members, tuple(graph.nodes[i] for i in layers if i >= first), after)
+
+
+def _next_layer(graph: ModelGraph, node: Node) -> Node | None:
+    seen, frontier = {node.id}, [node.id]
+    while frontier:
+        i = frontier.pop(0)
+        for c in graph.consumers[i]:
+            if graph.nodes[c].kind in WEIGHTED:
+                return graph.nodes[c]
+            if c not in seen:
+                seen.add(c)
+                frontier.append(c)
+    return None
+
+
+# ---- runs of weighted layers -----------------------------------------------------------------------------
+
+
+@dataclass
+class _Count:
+    """Fewest weighted layers to a node since the last skip came back, with the way they were counted."""
+
+    layers: tuple[int, ...] = ()
+    norm: bool = False
+    known: bool = field(default=True)
+
+
+def longest_run(graph: ModelGraph) -> Run | None:
+    """The longest sequence of weighted layers that no path leads around, or None if there is none.
+
+    Where branches run side by side the shortest counts: gradient takes it. Layers inside a skip are not in a
+    run, and a merge begins a new one. Where the graph was not read to its end the run is a lower bound.
+    """
+    best: _Count | None = None
+    for count in _counts(graph):
+        if count is not None and count.layers and (best is None or len(count.layers) > len(best.layers)):
+            best = count
+    if best is None:
+        return None
+    return Run(tuple(graph.nodes[i] for i in best.layers), best.norm)
+
+
+def _counts(graph: ModelGraph) -> list[_Count | None]:
+    paths = topology(graph)
+    counts: list[_Count | None] = []
+    for node in graph.nodes:
+        if node.kind == "input":
+            counts.append(_Count())
+            continue
+        if node.id in paths.innermost or node.id in paths.side:
+            counts.append(None)
+            continue
+        if node.id in paths.merges or node.kind in ("recurrent", "loop", "unknown") or node.op == "detach":
+            counts.append(_Count() if paths.from_input[node.id] else None)
+            continue
+        reached = [counts[i] for i in node.inputs if i < node.id and paths.from_input[i]]
+        known = [c for c in reached if c is not None]
+        if not known:
+            counts.append(_Count() if reached else None)
+            continue
+        least = min(known, key=lambda c: len(c.layers))
+        if node.kind in WEIGHTED:
+            weight = node.parameters.get("weight")
+            tied = weight is not None and any(graph.nodes[i].parameters.get("weight") == weight for i in least.layers)
+            least = least if tied else _Count((*least.layers, node.id), least.norm)
+        elif node.id in paths.norms:
+            least = _Count(least.layers, norm=True)
+        counts.append(least)
+    return counts
+
+
+# ---- what a layer feeds ----------------------------------------------------------------------------------
+
+
+def feeds(graph: ModelGraph, layer: Node) -> Fed:
+    """The activations that a weighted layer feeds, and whether its scale matters to them."""
+    paths = topology(graph)
+    activations: dict[int, Node] = {}
+    normalized: list[bool] = []
+    output = unknown = False
+    seen, stack = {layer.id}, [layer.id]
+    while stack:
+        for c in graph.consumers[stack.pop()]:
+            if c in seen:
+                continue
+            seen.add(c)
+            user = graph.nodes[c]
+            if c in paths.norms:
+                normalized.append(True)
+                activations.update((a.id, a) for a in feeds_after(graph, user))
+            elif user.kind == "activation":
+                activations[c] = user
+                normalized.append(user.op in _LOOSELY_HOMOGENEOUS and _normalized_next(graph, paths, user))
+            elif user.kind in PASSED:
+                stack.append(c)
+            elif user.kind == "output":
+                output = True
+            elif user.kind in ("unknown", "loop"):
+                unknown = True
+            elif user.kind == "reduce":
+                stack.append(c)
+    return Fed(
+        tuple(activations[i] for i in sorted(activations)),
+        normalized=bool(normalized) and all(normalized),
+        output=output,
+        unknown=unknown,
+    )
+
+
+_LOOSELY_HOMOGENEOUS = HOMOGENEOUS | {"gelu", "silu", "elu", "relu6", "hardswish", "mish"}
+
+
+def feeds_after(graph: ModelGraph, node: Node) -> list[Node]:
+    """The activations next behind a node."""
+    found, stack, seen = [], [node.id], {node.id}
+    while stack:
+        for c in graph.consumers[stack.pop()]:
+            if c in seen:
+                continue
+            seen.add(c)
+            user = graph.nodes[c]
+            if user.kind == "activation":
+                found.append(user)
+            elif user.kind in PASSED or user.kind == "normalization":
+                stack.append(c)
+    return found
+
+
+def _normalized_next(graph: ModelGraph, paths: Topology, activation: Node) -> bool:
+    """Whether every way on from an activation meets a normalisation before the next bend but one.
+
+    One further weighted layer with a homogeneous activation may stand between (the first convolution of a
+    DCGAN discriminator): the scale is still divided out behind it.
+    """
+    stack = [(activation.id, 0)]
+    seen = {activation.id}
+    met = False
+    while stack:
+        i, layers = stack.pop()
+        for c in graph.consumers[i]:
+            if c in paths.norms:
+                met = True
+                continue
+            user = graph.nodes[c]
+            if c in seen:
+                continue
+            seen.add(c)
+            weighted = user.kind in ("linear", "conv", "conv_transpose")
+            passes = user.kind in PASSED or (user.kind == "activation" and user.op in HOMOGENEOUS)
+            if (weighted and layers == 0) or passes:
+                stack.append((c, layers + weighted))
+            else:
+                return False
+    return met
+
+
+def in_normalized_branch(graph: ModelGraph, layer: Node) -> bool:
+    """Whether a layer sits in a residual branch that is normalised: before it, inside it or at the merge."""
+    paths = topology(graph)
+    skip = paths.innermost.get(layer.id)
+    if skip is None:
+        return False
+    if skip.branch & paths.norms:
+        return True
+    return any(c in paths.norms for c in graph.consumers[skip.merge])

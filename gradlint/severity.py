@@ -1,0 +1,282 @@
+"""How severe a predicted or measured path is: RULES.md's table over ratio, absolute gradient and forward signal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from gradlint.finding import Severity
+from gradlint.graph.model import ModelGraph, Node
+from gradlint.graph.profile import LayerProfile, Profile
+from gradlint.probe.experiment import Measurement
+from gradlint.probe.judging import (
+    HYSTERESIS,
+    PLAIN_OPTIMIZERS,
+    Bands,
+    Ratio,
+    classify,
+    classify_log10,
+    gradient_ratio,
+    worse,
+)
+from gradlint.rule import RuleOptions
+
+Pair = tuple[float, float]
+
+
+class Band(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Healthy inside `info`; a finding is a warning or an error at or beyond the other two. Plain numbers."""
+
+    info: Pair
+    warning: Pair
+    error: Pair
+
+    def log10(self) -> Bands:
+        """The same thresholds as exponents; 0 and inf stay open ends."""
+        info, warning, error = ((_exponent(a), _exponent(b)) for a, b in (self.info, self.warning, self.error))
+        return Bands(info, warning, error)
+
+
+def _exponent(value: float) -> float:
+    return math.log10(value) if value > 0 and math.isfinite(value) else (math.inf if value > 0 else -math.inf)
+
+
+class BandOptions(RuleOptions, frozen=True):
+    """Thresholds on the gradient of a path, shared by the rules of GL1 to GL3.
+
+    `ratio_plain` is for SGD, whose step is proportional to the gradient, `ratio_adaptive` for all others and
+    the unknown; `absolute` for the norm of a weight gradient under the mean-reduced loss; `forward` for the
+    std of an activation. Two small studies set them (176 and 103 nets; docs/theory).
+    """
+
+    ratio_plain: Band = Band((1e-2, 1e2), (1e-3, 1e3), (1e-5, 1e5))
+    ratio_adaptive: Band = Band((1e-3, 10**2.5), (1e-4, 1e3), (1e-6, 1e6))
+    absolute: Band = Band((1e-4, 10**2.5), (1e-5, 1e3), (1e-6, 1e5))
+    forward: Band = Band((1e-3, 1e3), (1e-5, 1e5), (0.0, math.inf))
+
+    def ratio(self, algorithm: str | None) -> Bands:
+        """The ratio's bands under an optimizer."""
+        plain = (algorithm or "").lower() in PLAIN_OPTIMIZERS
+        return (self.ratio_plain if plain else self.ratio_adaptive).log10()
+
+
+@dataclass(frozen=True)
+class PathHealth:
+    """The three numbers of a path, predicted or measured.
+
+    `ratio` is log10 g; `uncertainty` its half-width in decades; `severity` None where all is inside the info
+    row; `known` False where nothing can be said. `ratio_severity` is that of g alone. `smallest`, `largest`:
+    (layer, log10 norm) of weight gradients. `reasons` say what is outside, in words. `spread`, `seeds` and
+    `settled` (every seed on one side) are of a measurement.
+    """
+
+    ratio: float | None = None
+    uncertainty: float = 0.0
+    severity: Severity | None = None
+    ratio_severity: Severity | None = None
+    known: bool = False
+    smallest: tuple[str, float] | None = None
+    largest: tuple[str, float] | None = None
+    reasons: tuple[str, ...] = field(default=())
+    spread: float | None = None
+    seeds: int | None = None
+    overflow: str | None = None
+
+    @property
+    def explodes(self) -> bool:
+        """Whether the gradient grows towards the input."""
+        return self.ratio is not None and self.ratio > 0
+
+
+def predicted_path(profile: Profile, layers: Sequence[Node], algorithm: str | None, options: BandOptions) -> PathHealth:
+    """What the profile says of a path of weighted layers, in order from the input, the output layer left out.
+
+    A node whose profile is void says nothing. Thresholds are compared with the edge of the band nearest to
+    healthy, widened to at least 0.3 decades. Zero-initialised branches count as the milder of literal and grown.
+    """
+    literal = _predicted(profile, layers, algorithm, options)
+    if profile.grown is None:
+        return literal
+    grown = _predicted(profile.grown, layers, algorithm, options)
+    milder = literal if _rank(literal.severity) <= _rank(grown.severity) else grown
+    return milder if milder.known else literal
+
+
+def _rank(severity: Severity | None) -> int:
+    return -1 if severity is None else severity.rank
+
+
+def _predicted(profile: Profile, layers: Sequence[Node], algorithm: str | None, options: BandOptions) -> PathHealth:
+    if not layers:
+        return PathHealth()
+    ratio, uncertainty = predicted_ratio(profile, layers[0].id, layers[-1].id)
+    by_node = {layer.node: layer for layer in profile.layers}
+    found = [by_node[n.id] for n in layers if n.id in by_node and not _void(profile, n.id)]
+    absolute, forward = options.absolute.log10(), options.forward.log10()
+    ratio_severity = None
+    reasons: list[str] = []
+    if ratio is not None:
+        ratio_severity = classify_log10(ratio, options.ratio(algorithm), uncertainty=max(uncertainty, HYSTERESIS))
+    classes = [ratio_severity]
+    for layer in found:
+        weight = _weight_severity(layer, absolute)
+        signal = None
+        if layer.activation_std is not None and not layer.zero_gated:
+            signal = classify_log10(layer.activation_std, forward, uncertainty=HYSTERESIS)
+        if weight and not reasons:
+            reasons.append(f"the weight gradient of `{layer.name}` is {show(layer.weight_gradient)}")
+        if signal and len(reasons) < 2:
+            reasons.append(f"the output of `{layer.name}` has a std of {show(layer.activation_std)}")
+        classes += [weight, signal]
+    norms = [(x.name, x.weight_gradient) for x in found if x.weight_gradient is not None and not x.zero_gated]
+    return PathHealth(
+        ratio=ratio,
+        uncertainty=uncertainty,
+        severity=worse(*classes),
+        ratio_severity=ratio_severity,
+        known=ratio is not None or bool(norms),
+        smallest=min(norms, key=lambda p: p[1], default=None),
+        largest=max(norms, key=lambda p: p[1], default=None),
+        reasons=tuple(reasons),
+    )
+
+
+def _void(profile: Profile, node: int) -> bool:
+    return node < len(profile.void) and profile.void[node]
+
+
+def predicted_ratio(profile: Profile, first: int, last: int) -> tuple[float | None, float]:
+    """log10 of ‖∂L/∂h_first‖ / ‖∂L/∂h_last‖ and the half-width of its band in decades.
+
+    What is uncertain between the loss and h_last is common to both and cancels.
+    """
+    if _void(profile, first) or _void(profile, last):
+        return None, 0.0
+    at = profile.gradient_at
+    if max(first, last) >= len(at) or at[first] is None or at[last] is None:
+        return None, 0.0
+    start, end = at[first], at[last]
+    assert start is not None
+    assert end is not None
+    width = profile.uncertainty_at
+    one = width[first] if first < len(width) else 0.0
+    other = width[last] if last < len(width) else 0.0
+    return start - end, math.sqrt(max(0.0, one * one - other * other))
+
+
+def _weight_severity(layer: LayerProfile, bands: Bands) -> Severity | None:
+    if layer.weight_gradient is None or layer.zero_gated:
+        return None
+    uncertainty = HYSTERESIS
+    if layer.weight_band is not None:
+        uncertainty = max(uncertainty, abs(layer.weight_band[1] - layer.weight_band[0]) / 2)
+    limits = vanishing(bands) if layer.scale_free else bands
+    return classify_log10(layer.weight_gradient, limits, uncertainty=uncertainty)
+
+
+def vanishing(bands: Bands) -> Bands:
+    """The lower thresholds alone."""
+    return Bands(*((low, math.nan) for low, _ in bands))
+
+
+def measured_path(
+    measurement: Measurement | None,
+    layers: Sequence[str],
+    algorithm: str | None,
+    options: BandOptions,
+    *,
+    claimed: Severity | None = None,
+    scale_free: Sequence[str] = (),
+    zero_gated: Sequence[str] = (),
+) -> PathHealth:
+    """What a measurement says of a path of weighted layers by name. `claimed` gives the hysteresis."""
+    if measurement is None or measurement.error or not layers:
+        return PathHealth()
+    g: Ratio | None = gradient_ratio(measurement, layers[0], layers[-1])
+    ratio_severity = classify(g.median, options.ratio(algorithm), claimed=claimed) if g else None
+    classes = [ratio_severity]
+    reasons = []
+    absolute, forward = options.absolute.log10(), options.forward.log10()
+    norms: list[tuple[str, float]] = []
+    for name in layers:
+        layer = measurement.layers.get(name)
+        if layer is None or name in zero_gated:
+            continue
+        if layer.weight_gradient is not None:
+            limits = vanishing(absolute) if name in scale_free else absolute
+            found = classify(layer.weight_gradient, limits, claimed=claimed)
+            if found and not reasons:
+                reasons.append(f"the weight gradient of `{name}` is {number(layer.weight_gradient)}")
+            classes.append(found)
+            norms.append((name, _exponent(layer.weight_gradient)))
+        if layer.activation_std is not None:
+            found = classify(layer.activation_std, forward, claimed=claimed)
+            if found and len(reasons) < 2:
+                reasons.append(f"the output of `{name}` has a std of {number(layer.activation_std)}")
+            classes.append(found)
+    overflow = measurement.first_nonfinite
+    if overflow is not None:
+        classes.append(Severity.ERROR)
+        reasons.insert(0, f"`{overflow}` is not finite")
+    return PathHealth(
+        ratio=_exponent(g.median) if g else None,
+        severity=worse(*classes),
+        ratio_severity=ratio_severity,
+        known=g is not None or bool(norms) or overflow is not None,
+        smallest=min(norms, key=lambda p: p[1], default=None),
+        largest=max(norms, key=lambda p: p[1], default=None),
+        reasons=tuple(reasons),
+        spread=g.spread if g else None,
+        seeds=measurement.seeds,
+        overflow=overflow,
+    )
+
+
+def power(exponent: float | None) -> float | None:
+    """10 to the exponent; 0.0 and inf where a float cannot hold it, None for None."""
+    if exponent is None:
+        return None
+    if math.isnan(exponent):
+        return None
+    return 10.0**exponent if -320 < exponent < 308 else (0.0 if exponent < 0 else math.inf)
+
+
+def show(exponent: float | None) -> str:
+    """A number given as log10 with two significant digits: 3.1e-9, 0.71, 35, 1e-400."""
+    if exponent is None or math.isnan(exponent):
+        return "unknown"
+    if abs(exponent) > 300:
+        return "infinite" if exponent == math.inf else "0" if exponent == -math.inf else f"1e{exponent:.0f}"
+    return number(10.0**exponent)
+
+
+def number(value: float) -> str:
+    """A number with two significant digits: 3.1e-9, 0.71, 35, 1.9e4."""
+    if not math.isfinite(value):
+        return "not finite" if math.isnan(value) else "infinite"
+    if value == 0 or 1e-3 <= abs(value) < 1e4:
+        rounded = float(f"{value:.2g}")
+        return f"{rounded:.0f}" if rounded == int(rounded) and abs(rounded) >= 1 else f"{rounded:g}"
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
+
+
+def consequence(severity: Severity | None) -> str:
+    """What it does to training, in the words that the severity allows."""
+    match severity:
+        case Severity.ERROR:
+            return "the first layers will not train"
+        case Severity.WARNING:
+            return "the first layers train much slower"
+        case _:
+            return ""
+
+
+def layer_flags(graph: ModelGraph, profile: Profile, layers: Sequence[Node]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the layers whose weight feeds a normalisation, and of those on a branch that starts at zero."""
+    by_node = {layer.node: layer for layer in profile.layers}
+    found = [by_node[n.id] for n in layers if n.id in by_node]
+    return tuple(x.name for x in found if x.scale_free), tuple(x.name for x in found if x.zero_gated)

@@ -1,0 +1,341 @@
+"""GL201: a layer that feeds a rectifier starts at a scale that is not He's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from gradlint import claims
+from gradlint.finding import Finding, Outcome, Severity, Verdict
+from gradlint.gain import compare, is_default, named, suited
+from gradlint.graph.model import RECTIFIERS, InitLaw, ModelGraph, Node
+from gradlint.graph.profile import Profile
+from gradlint.graph.topology import HIDDEN_SATURATING, topology
+from gradlint.graph.topology_paths import feeds, in_normalized_branch
+from gradlint.location import Location
+from gradlint.probe.experiment import Experiment, Measurements
+from gradlint.rule import Context, Rule
+from gradlint.severity import BandOptions, number, predicted_path
+from gradlint.verdicts import PathSubject, judge_gain, judge_path
+
+TOLERANCE = 0.8
+"""Scales from 0.8 to 1/0.8 of He's pass: over ten layers they change the signal by less than a decade."""
+
+DELIBERATE = frozenset({"eye", "dirac", "sparse", "pretrained", "unknown"})
+"""Laws with a purpose of their own, or of which nothing is known."""
+
+
+class RectifierOptions(BandOptions, frozen=True):
+    """`default_depth`: layers on PyTorch's default init in one path before (b) speaks; `tolerance` on the scale."""
+
+    default_depth: int = 8
+    tolerance: float = TOLERANCE
+
+
+@dataclass(frozen=True)
+class GainSubject:
+    """What an init finding claims: a path, and `stated`, the scale of `layer`'s output over that after `remedy`."""
+
+    path: PathSubject
+    layer: str
+    stated: float | None
+    remedy: str
+
+
+@dataclass(frozen=True)
+class _Suspect:
+    layer: Node
+    law: InitLaw
+    activation: Node
+    gain: float
+    forward: float
+
+
+class RectifierInit(Rule):
+    """
+    ## What it does
+    Compares the scale of each weight's init with the activation that the layer feeds.
+
+    (a) An init written in the code (Xavier, a small or large normal, uniform, constant …) on a layer before a
+    rectifier (ReLU, LeakyReLU, GELU, SiLU …), where the std is not He's √(2/((1+a²)·fan)), fan_in or fan_out.
+    (b) PyTorch's default init in a path so deep that the gradient leaves the healthy band: about 8 ReLU layers
+    without normalisation or skip. Shallow nets on default init are healthy.
+    (c) The mirror: He before sigmoid or tanh, where Xavier is right.
+
+    A normalisation right behind the layer divides the scale out, and in a normalised residual branch a small
+    init is right (normal 0.02 with LayerNorm, DCGAN with BatchNorm): neither is reported. Nor is an output layer.
+
+    ## Why it hurts
+    A rectifier passes half of the second moment. With He's gain of √2 the rest is made up for; with Xavier the
+    signal shrinks by 0.71 a layer, with the default init by 0.41, and the gradient with it: after 20 ReLU layers
+    on default init 6e-8 of it is left.
+
+    ## Example
+    ```python
+    def init(module):
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.01)
+
+    net.apply(init)  # Linear, ReLU, Linear, ReLU …
+    ```
+
+    ## Use instead
+    ```python
+    def init(module):
+        if isinstance(module, nn.Linear):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+    ```
+    `calculate_gain` has no entry for GELU and SiLU: use 1.53 and 1.68.
+
+    ## How it is confirmed
+    The gradient ratio, the weight gradients and the forward signal are measured on one batch, as the weights are
+    and with He init (for c: Xavier). Where nothing suffers yet, the stated gain of the first layer is measured.
+
+    ## Fix safety
+    No fix is offered: the init of a net that was tuned on it changes its results.
+
+    ## Options
+    - `default-depth` (8): layers on default init in one path before (b) speaks
+    - `tolerance` (0.8): scales from this to its inverse of He's pass
+    - `ratio-plain`, `ratio-adaptive`, `absolute`, `forward`: thresholds `info`, `warning`, `error`
+
+    ## References
+    - He et al., Delving Deep into Rectifiers, ICCV 2015
+    - Glorot and Bengio, Understanding the difficulty of training deep feedforward neural networks, AISTATS 2010
+    """
+
+    code = "GL201"
+    name = "rectifier-init"
+    since = "0.1"
+    severity = Severity.INFO
+    Options = RectifierOptions
+    BAD = """\
+import torch
+from torch import nn
+
+
+def init(module):
+    if isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=0.01)
+        nn.init.zeros_(module.bias)
+
+
+net = nn.Sequential(
+    nn.Linear(64, 64), nn.ReLU(),
+    nn.Linear(64, 64), nn.ReLU(),
+    nn.Linear(64, 64), nn.ReLU(),
+    nn.Linear(64, 64), nn.ReLU(),
+    nn.Linear(64, 64), nn.ReLU(),
+    nn.Linear(64, 10),
+)
+net.apply(init)
+optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+criterion = nn.CrossEntropyLoss()
+for _ in range(100):
+    x, y = torch.randn(32, 64), torch.randint(0, 10, (32,))
+    optimizer.zero_grad()
+    criterion(net(x), y).backward()
+    optimizer.step()
+"""
+    GOOD = BAD.replace("nn.init.normal_(module.weight, std=0.01)", "nn.init.kaiming_normal_(module.weight)")
+
+    def check_graph(self, graph: ModelGraph, profile: Profile, context: Context) -> Iterator[Finding]:
+        if graph.pretrained:
+            return
+        wrong: dict[tuple[str, ...], list[_Suspect]] = {}
+        default: list[_Suspect] = []
+        mirrored: dict[tuple[str, ...], list[_Suspect]] = {}
+        for suspect in self._suspects(graph):
+            law, activation = suspect.law, suspect.activation
+            key = (law.location.path if law.location else "", law.scheme or law.distribution)
+            if activation.op in HIDDEN_SATURATING:
+                mirrored.setdefault(key, []).append(suspect)
+            elif is_default(law):
+                default.append(suspect)
+            elif law.origin != "default" and self._off(suspect, graph):
+                wrong.setdefault(key, []).append(suspect)
+        for group in wrong.values():
+            yield from self._explicit(group, graph, profile, context)
+        yield from self._default(default, graph, profile, context)
+        for group in mirrored.values():
+            yield from self._mirror(group, graph, profile, context)
+
+    def _suspects(self, graph: ModelGraph) -> Iterator[_Suspect]:
+        """Layers whose init matters to the activation that they feed, with the scale they start at."""
+        paths = topology(graph)
+        for layer in graph.of_kind("linear", "conv", "conv_transpose"):
+            law = graph.weight_law(layer)
+            if law is None or law.partial or law.distribution in DELIBERATE or layer.id in paths.side:
+                continue
+            fed = feeds(graph, layer)
+            if fed.normalized or fed.unknown:
+                continue
+            for activation in fed.activations:
+                wanted = suited(activation) if activation.op in RECTIFIERS else 1.0
+                if activation.op not in RECTIFIERS and not self._misfits(activation, law, graph):
+                    continue
+                scale = compare(law, wanted or 1.0)
+                if scale is not None:
+                    yield _Suspect(layer, law, activation, scale.gain, scale.forward)
+                    break
+
+    def _off(self, suspect: _Suspect, graph: ModelGraph) -> bool:
+        if self.options.tolerance <= suspect.gain <= 1 / self.options.tolerance:
+            return False
+        if in_normalized_branch(graph, suspect.layer):
+            return False
+        # Small or zero weights on a residual branch are Fixup and SkipInit: the safe way to start one.
+        return not (suspect.gain < 1 and suspect.layer.id in topology(graph).innermost)
+
+    def _misfits(self, activation: Node, law: InitLaw, graph: ModelGraph) -> bool:
+        """Whether He was written before a hidden sigmoid or tanh."""
+        paths = topology(graph)
+        return (
+            activation.op in HIDDEN_SATURATING
+            and law.origin == "explicit"
+            and (law.scheme or "").startswith("kaiming")
+            and (law.gain_squared or 0.0) > 1.6
+            and activation.id not in paths.gates
+            and activation.id not in paths.side
+            and paths.before_weights[activation.id]
+        )
+
+    def _explicit(
+        self, group: Sequence[_Suspect], graph: ModelGraph, profile: Profile, context: Context
+    ) -> Iterator[Finding]:
+        first = group[0]
+        scales = sorted(s.gain for s in group)
+        scale = number(scales[0]) if scales[0] * 1.1 > scales[-1] else f"{number(scales[0])} to {number(scales[-1])}"
+        ops = list(dict.fromkeys(s.activation.op for s in group))
+        many = f"{len(group)} layers" if len(group) > 1 else f"`{first.layer.name}`, which feeds"
+        fact = f"{named(first.law)} gives {many}{' that feed' if len(group) > 1 else ''} {claims.listed(ops)} "
+        fact += f"{scale} times the scale of He init"
+        yield from self._report(
+            group, fact, "He init", "kaiming", first.law.location, self._help(first), graph, profile, context
+        )
+
+    def _help(self, suspect: _Suspect) -> str:
+        match suspect.activation.op:
+            case "leaky_relu" | "prelu" | "rrelu":
+                slope = suspect.activation.attributes.get("negative_slope", 0.01)
+                return f'use nn.init.kaiming_normal_(weight, a={slope}, nonlinearity="leaky_relu")'
+            case "gelu" | "silu":
+                gain = (suited(suspect.activation) or 2.0) ** 0.5
+                return f"use a normal init with std {gain:.2f}/sqrt(fan_in): `calculate_gain` has no entry for it"
+            case _:
+                return 'use nn.init.kaiming_normal_(weight, nonlinearity="relu")'
+
+    def _default(
+        self, suspects: Sequence[_Suspect], graph: ModelGraph, profile: Profile, context: Context
+    ) -> Iterator[Finding]:
+        bypassed = topology(graph).innermost
+        chain = _longest_chain(graph, [s for s in suspects if s.layer.id not in bypassed])
+        if len(chain) < self.options.default_depth:
+            return
+        layers = [s.layer for s in chain]
+        health = predicted_path(profile, layers, context.algorithm, self.options)
+        if health.severity is None or health.explodes:
+            return
+        op = chain[0].activation.op
+        fact = f"PyTorch's default init on {len(chain)} layers in a row that feed `{op}` shrinks the gradient"
+        where = claims.place(graph, *layers)
+        yield from self._report(chain, fact, "He init", "kaiming", where, self._help(chain[0]), graph, profile, context)
+
+    def _mirror(
+        self, group: Sequence[_Suspect], graph: ModelGraph, profile: Profile, context: Context
+    ) -> Iterator[Finding]:
+        op = group[0].activation.op
+        many = f"{len(group)} layers" if len(group) > 1 else f"`{group[0].layer.name}`"
+        fact = f"He init on {many} before `{op}`, where Xavier keeps the scale"
+        fix = f'use nn.init.xavier_uniform_(weight, gain=nn.init.calculate_gain("{op}"))'
+        yield from self._report(
+            group, fact, "Xavier init", "xavier", group[0].law.location, fix, graph, profile, context
+        )
+
+    def _report(  # noqa: PLR0917
+        self,
+        group: Sequence[_Suspect],
+        fact: str,
+        remedy: str,
+        law: str,
+        where: Location | None,
+        advice: str,
+        graph: ModelGraph,
+        profile: Profile,
+        context: Context,
+    ) -> Iterator[Finding]:
+        affected = [s.layer for s in group]
+        location = where or claims.place(graph, *affected)
+        if location is None:
+            return
+        layers = _path(graph, affected)
+        health = predicted_path(profile, layers, context.algorithm, self.options)
+        severity = claims.claimed(health, graph, profile)
+        experiment = Experiment("reinit", label=remedy, nodes=tuple(n.name for n in affected), law=law)
+        related = claims.further(affected, "initialised so", beside=location)
+        subject = claims.subject(graph, profile, context, health, layers, affected, severity, (experiment,))
+        stated = group[0].forward
+        yield self.finding(
+            location,
+            fact + claims.predicted(health, severity, layers),
+            help=advice,
+            severity=severity,
+            related=related,
+            evidence=claims.evidence(graph, profile, health, layers),
+            model=claims.model_key(graph),
+            optimizer=context.algorithm,
+            confidence=claims.confidence(graph, profile),
+            subject=GainSubject(subject, affected[0].name, stated, remedy),
+        )
+
+    def experiments(self, finding: Finding) -> list[Experiment]:
+        if not isinstance(finding.subject, GainSubject):
+            return []
+        return [Experiment("baseline"), *finding.subject.path.remedies]
+
+    def judge(self, finding: Finding, seen: Measurements) -> Verdict:
+        subject = finding.subject
+        if not isinstance(subject, GainSubject):
+            return Verdict(Outcome.UNVERIFIED, "the path is not known")
+        verdict = judge_path(_with_path(finding), seen, self.options)
+        harmful = verdict.severity is not None and verdict.severity is not Severity.INFO
+        if harmful or finding.severity is not Severity.INFO or subject.stated is None:
+            return verdict
+        gain = judge_gain(finding, seen, subject.layer, subject.remedy, subject.stated)
+        if gain is None:
+            return verdict
+        evidence = verdict.evidence.merged(gain.evidence) if verdict.evidence and gain.evidence else gain.evidence
+        return Verdict(gain.outcome, gain.reason, Severity.INFO, evidence)
+
+
+def _with_path(finding: Finding) -> Finding:
+    return replace(finding, subject=finding.subject.path)
+
+
+def _path(graph: ModelGraph, affected: Sequence[Node]) -> tuple[Node, ...]:
+    """The hidden layers from the first one affected to the last before the output, side nets left out."""
+    paths = topology(graph)
+    first = affected[0].id
+    on_path = [
+        node
+        for node in graph.of_kind("linear", "conv", "conv_transpose", "recurrent", "attention")
+        if paths.reaches(first, node.id) and node.id not in paths.side and paths.before_weights[node.id]
+    ]
+    return tuple(on_path) or (affected[0],)
+
+
+def _longest_chain(graph: ModelGraph, suspects: Sequence[_Suspect]) -> list[_Suspect]:
+    """The longest sequence of suspects along one path, without a normalisation or skip between."""
+    paths = topology(graph)
+    best: dict[int, list[_Suspect]] = {}
+    for suspect in suspects:
+        before = [
+            chain
+            for end, chain in best.items()
+            if paths.reaches(end, suspect.layer.id)
+            and not any(
+                paths.reaches(end, n) and paths.reaches(n, suspect.layer.id) for n in paths.norms | paths.merges
+            )
+        ]
+        best[suspect.layer.id] = [*max(before, key=len, default=[]), suspect]
+    return max(best.values(), key=len, default=[])
