@@ -113,7 +113,8 @@ class Finding:
     two significant digits. `help` is the remedy. `model` is `path:ClassOrName` of the model it speaks of.
     `subject` is whatever the rule needs again in `experiments` and `judge`; it is plain data, is not
     reported and does not take part in equality. `needs_probe` is False where there is nothing to measure
-    (the verdict stays None).
+    (the verdict stays None). `tentative`: a question to the probe rather than a claim; it is reported only where
+    a measurement confirms it.
     """
 
     code: str
@@ -131,4 +132,5 @@ class Finding:
     confidence: str = "high"
     primary: bool = True
     needs_probe: bool = True
+    tentative: bool = False
     subject: Any = field(default=None, compare=False)

@@ -93,6 +93,7 @@ class Rule:
         optimizer: str | None = None,
         confidence: str = "high",
         needs_probe: bool = True,
+        tentative: bool = False,
         subject: Any = None,
     ) -> Finding:
         """A finding of this rule."""
@@ -109,6 +110,7 @@ class Rule:
             optimizer=optimizer,
             confidence=confidence,
             needs_probe=needs_probe,
+            tentative=tentative,
             subject=subject,
         )
 
