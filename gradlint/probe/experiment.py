@@ -20,8 +20,8 @@ class Experiment:
     - `insert_norm`: `norm` ("layer", "batch") put before every activation of `nodes`;
     - `add_skips`: identity paths around every `every` weighted layers of `nodes`, the branch scaled by
       `branch_scale` (grown: 0.2; never 0, which would be true by construction);
-    - `unroll`: ‖∂L/∂h_t‖ over `steps` time steps of the recurrent `nodes`, their spectral norm, and the
-      same with the recurrent weights multiplied by `weight_factor`;
+    - `unroll`: ‖∂L/∂h_t‖ over `steps` time steps of the recurrent `nodes`, and their spectral norm, with the
+      recurrent weights multiplied by `weight_factor`; after a `law` ("lstm_forget_bias", "orthogonal") if given;
     - `step`: `steps` optimizer steps on the same batch at `learning_rate` with `optimizer`;
     - `clip`: as `step`, with gradients clipped to `max_norm`;
     - `curvature`: largest Hessian eigenvalue by Lanczos, informational.
@@ -79,7 +79,9 @@ class Measurement:
 
     `layers` by node name. `per_seed` holds, for every node name, the absolute gradient norm of each seed
     (so that a rule can take ratios per seed and their spread). `loss` is the first loss; `losses` the
-    curve of `step`/`clip`; `gradient_norms` the total gradient norm before each step. `first_nonfinite`
+    curve of `step`/`clip` (also of `add_skips`, where the script's rate is known), `plain_losses` that of plain
+    SGD at lr/(1−β) where the optimizer has momentum β; `gradient_norms` the total gradient norm before each step,
+    or of each seed's pass. `first_nonfinite`
     names the node that made the first NaN or Inf. `hidden_state_gradients` (unroll) are ‖∂L/∂h_t‖ for
     t = 1…T; `spectral_norm` that of W_hh. `error` says why it could not be done; then all else is empty.
     """
@@ -91,6 +93,7 @@ class Measurement:
     seeds: int = 1
     loss: float | None = None
     losses: tuple[float, ...] = ()
+    plain_losses: tuple[float, ...] = ()
     gradient_norms: tuple[float, ...] = ()
     first_nonfinite: str | None = None
     hidden_state_gradients: tuple[float, ...] = ()

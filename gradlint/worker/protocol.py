@@ -19,6 +19,31 @@ VERSION = 1
 
 
 @dataclass(frozen=True)
+class SliceStep:
+    """One thing to do on the way to a model, in its scope (0 is the module, others the functions on the way).
+
+    `action` is
+    - "run": run the statement that starts at `line`, `column` (as `ast` counts them: from 1, UTF-8 bytes from 0)
+      of the file `path` (empty: the slice's own). `keep` lists the starts of the statements inside it to keep;
+      empty keeps it whole;
+    - "bind": evaluate `expression` in the scope `source` and bind it to `name`;
+    - "instance": bind `name` to an instance of the class `expression` that is made without its `__init__`;
+    - "option": bind `name` to a declared default, the command-line values of `expression` winning;
+    - "unknown": bind `name` to a labelled placeholder.
+    """
+
+    action: str
+    line: int = 0
+    column: int = 0
+    scope: int = 0
+    keep: tuple[tuple[int, int], ...] = ()
+    path: str = ""
+    name: str = ""
+    expression: str = ""
+    source: int = 0
+
+
+@dataclass(frozen=True)
 class Slice:
     """The part of a program that a model depends on.
 
@@ -28,6 +53,9 @@ class Slice:
     is evaluated last, in the sliced module's namespace, and yields the model ("net", "build(args)"). `prelude` is
     source that is run first (argument values, `sys.argv`). `placeholders` name what had to be invented.
     `stub` lists top-level packages that may be replaced by stubs when missing.
+    `steps` says precisely what to run; without steps the top-level statements inside the `keep` spans run, and
+    without either the whole text, as an import would. `scope` is the scope in which `target` is evaluated.
+    `models` names the variables that hold the model, whose device moves and wrappers are skipped.
     """
 
     path: str
@@ -41,6 +69,9 @@ class Slice:
     stub: tuple[str, ...] = ()
     name: str = ""
     location: Location | None = None
+    steps: tuple[SliceStep, ...] = ()
+    scope: int = 0
+    models: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,7 +108,8 @@ class ModelJob:
 
 @dataclass(frozen=True)
 class ProbeJob:
-    """Run experiments on the model of this session. `device` is "auto", "cpu", "cuda", "mps"."""
+    """Run experiments on the model of this session. `device` is "auto", "cpu", "cuda", "mps"; `autocast` is
+    "float16" or "bfloat16" where the script trains under autocast."""
 
     experiments: tuple[Experiment, ...]
     seeds: int = 3
@@ -90,16 +122,21 @@ class ProbeJob:
     weight_decay: float = 0.0
     loss: Loss = field(default_factory=Loss)
     seconds: float = 60.0
+    autocast: str | None = None
 
 
 @dataclass(frozen=True)
 class Built:
-    """The model as traced. `output` is what the user's code printed, cut to 4 kB."""
+    """The model as traced. `output` is what the user's code printed, cut to 4 kB.
+
+    `guarantees` names what the kernel enforced on the child ("landlock", "seccomp", …; see docs/security.md).
+    """
 
     graph: ModelGraph
     seconds: float = 0.0
     output: str = ""
     torch_version: str = ""
+    guarantees: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
