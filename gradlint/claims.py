@@ -8,6 +8,7 @@ from gradlint.finding import Evidence, Related, Severity
 from gradlint.graph.model import ModelGraph, Node
 from gradlint.graph.profile import Profile
 from gradlint.graph.topology import topology
+from gradlint.graph.topology_paths import feeds
 from gradlint.location import Location
 from gradlint.probe.experiment import Experiment
 from gradlint.rule import Context
@@ -109,7 +110,17 @@ def subject(  # noqa: PLR0917
         scale_free=scale_free,
         zero_gated=zero_gated,
         remedies=tuple(remedies),
+        share=_share(profile, health, nodes),
     )
+
+
+def _share(profile: Profile, health: PathHealth, nodes: Sequence[Node]) -> float:
+    """Decades of the path's change, in its direction, that these nodes account for."""
+    if health.ratio is None:
+        return 0.0
+    ids = {node.id for node in nodes}
+    total = sum(x for i, x in profile.attribution if i in ids)
+    return max(0.0, total if health.ratio > 0 else -total)
 
 
 def place(graph: ModelGraph, *nodes: Node) -> Location | None:
@@ -136,3 +147,9 @@ def model_key(graph: ModelGraph) -> str:
     """The model as findings name it: `path:Name`."""
     name = graph.class_name or graph.name
     return f"{graph.location.path}:{name}" if graph.location else name
+
+
+def activations_after(graph: ModelGraph, layers: Sequence[Node]) -> tuple[str, ...]:
+    """Names of the activations that the layers feed, in order."""
+    found = {a.id: a.name for layer in layers for a in feeds(graph, layer).activations}
+    return tuple(name for _, name in sorted(found.items()))

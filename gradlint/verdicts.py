@@ -18,7 +18,8 @@ class PathSubject:
     """What a path finding claims: the weighted `layers` (names, in order) and the predicted severity of the path.
 
     `nodes` are those a remedy changes. `effect` is the predicted log10 factor on the gradient per layer, where
-    the message states one. `remedies` are the experiments that may cure it.
+    the message states one. `remedies` are the experiments that may cure it;
+    `share` is how many decades of the predicted change the `nodes` account for.
     """
 
     layers: tuple[str, ...]
@@ -30,6 +31,7 @@ class PathSubject:
     scale_free: tuple[str, ...] = ()
     zero_gated: tuple[str, ...] = ()
     remedies: tuple[Experiment, ...] = ()
+    share: float = 0.0
 
 
 def judge_path(finding: Finding, seen: Measurements, options: BandOptions) -> Verdict:

@@ -122,10 +122,10 @@ for _ in range(100):
         layers = claims.hidden(graph, run.layers) or run.layers
         health = predicted_path(profile, layers, context.algorithm, self.options)
         severity = claims.claimed(health, graph, profile)
-        if len(run.layers) <= self.options.layers:
-            # Without a norm the init or the activations are the nearer cause, and have rules of their own.
-            if severity is Severity.INFO or not run.has_norm or health.ratio_severity is None:
-                return
+        # Without a norm the init or the activations are the nearer cause, and have rules of their own.
+        harmful = severity is not Severity.INFO and run.has_norm and health.ratio_severity is not None
+        if len(run.layers) <= self.options.layers and not harmful:
+            return
         location = claims.place(graph, run.layers[0])
         if location is None:
             return

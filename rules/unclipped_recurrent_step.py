@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from statistics import median
 
 from gradlint.clipping import clip_after_backward
 from gradlint.finding import Evidence, Finding, Fix, Outcome, Related, Severity, Verdict
 from gradlint.probe.experiment import Experiment, Measurement, Measurements
 from gradlint.probe.judging import EXPLODED_NORM, growth_per_step, spikes
+from gradlint.replay import StepSubject, gradient_norms, replay, step_subject
 from gradlint.rule import Rule, RuleOptions
 from gradlint.severity import number, show
 from gradlint.source.script import Model, Script, TrainingStep
 from gradlint.verdicts import unmeasured
-
-UNROLLED = 50
-"""Time steps that are unrolled where the script does not say how long its sequences are."""
 
 GROWN = "recurrent weights doubled"
 
@@ -26,17 +23,6 @@ class UnclippedOptions(RuleOptions, frozen=True):
 
     reinforcement: bool = True
     max_norm: float = 1.0
-
-
-@dataclass(frozen=True)
-class StepSubject:
-    """The step a finding speaks of: optimizer facts to replay it by, and the time steps of a recurrence."""
-
-    algorithm: str | None
-    learning_rate: float | None
-    momentum: float
-    steps: int
-    kinds: tuple[str, ...] = ()
 
 
 class UnclippedRecurrentStep(Rule):
@@ -161,10 +147,10 @@ for _ in range(100):
             Experiment("unroll", steps=subject.steps),
             Experiment("unroll", label=GROWN, steps=subject.steps, weight_factor=2.0),
         ]
-        return [Experiment("baseline"), *replays(subject), *unrolled]
+        return [Experiment("baseline"), *replay(subject), *unrolled]
 
     def judge(self, finding: Finding, seen: Measurements) -> Verdict:
-        series = spikes(norms(seen))
+        series = spikes(gradient_norms(seen))
         unrolled, grown = seen.get("unroll"), seen.get(GROWN)
         evidence = Evidence(numbers=_numbers(seen, unrolled, grown))
         if series and series.spiking:
@@ -197,43 +183,6 @@ def _small(per_step: float | None) -> bool:
     return per_step is not None and per_step < -0.1
 
 
-def step_subject(step: TrainingStep, kinds: tuple[str, ...] = ()) -> StepSubject:
-    """What is known of how a step updates."""
-    optimizer = step.optimizer
-    rate = optimizer.learning_rate.only if optimizer else None
-    momentum = optimizer.momentum.only if optimizer else None
-    length = step.sequence_length.only
-    return StepSubject(
-        algorithm=optimizer.algorithm if optimizer else None,
-        learning_rate=_number(rate.value if rate else None),
-        momentum=_number(momentum.value if momentum else None) or 0.0,
-        steps=max(2, int(_number(length.value if length else None) or UNROLLED)),
-        kinds=kinds,
-    )
-
-
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
-
-
-def replays(subject: StepSubject) -> list[Experiment]:
-    """Ten steps as the script makes them, where its rate is known."""
-    if subject.learning_rate is None or subject.algorithm is None:
-        return []
-    return [
-        Experiment("step", learning_rate=subject.learning_rate, optimizer=subject.algorithm, momentum=subject.momentum)
-    ]
-
-
-def norms(seen: Measurements) -> tuple[float, ...]:
-    """The series of total gradient norms that was measured: of the replay, else of the baseline."""
-    for key in ("step", "baseline"):
-        found = seen.get(key)
-        if found is not None and found.gradient_norms:
-            return found.gradient_norms
-    return ()
-
-
 def explodes(measurement: Measurement) -> bool:
     """Whether the gradient of the first hidden state is more than 1e3 times that of the last, or not finite."""
     series = measurement.hidden_state_gradients
@@ -246,7 +195,7 @@ def explodes(measurement: Measurement) -> bool:
 def _numbers(
     seen: Measurements, unrolled: Measurement | None, grown: Measurement | None
 ) -> dict[str, float | str | None]:
-    series = norms(seen)
+    series = gradient_norms(seen)
     found: dict[str, float | str | None] = {}
     if series:
         found |= {"gradient_norm_largest": max(series), "gradient_norm_median": median(series)}

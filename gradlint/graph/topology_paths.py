@@ -282,3 +282,25 @@ def in_normalized_branch(graph: ModelGraph, layer: Node) -> bool:
     if skip.branch & paths.norms:
         return True
     return any(c in paths.norms for c in graph.consumers[skip.merge])
+
+
+def only_final_state(graph: ModelGraph, recurrent: Node) -> bool:
+    """Whether a model reads nothing of a recurrent layer but its state after the last time step.
+
+    True for `out[:, -1]`, `out[-1]`, `h_n` and another recurrent layer's initial state; False where any other use
+    of the output (mean over time, attention, a loss at every step) gives early steps a short way, or is not known.
+    """
+    users = graph.consumers[recurrent.id]
+    return bool(users) and all(_takes_final(graph, graph.nodes[c]) for c in users)
+
+
+def _takes_final(graph: ModelGraph, node: Node) -> bool:
+    index = node.attributes.get("index")
+    if node.kind == "reshape" and node.op in ("select", "slice", "getitem", "gather"):
+        if node.attributes.get("state") or index == -1:
+            return True
+        if isinstance(index, (list, tuple)):
+            return any(i == -1 for i in index)
+    users = graph.consumers[node.id]
+    passes = node.kind == "reshape" and node.op in ("transpose", "permute", "squeeze", "contiguous", "view")
+    return passes and bool(users) and all(_takes_final(graph, graph.nodes[c]) for c in users)

@@ -1,0 +1,84 @@
+"""One cause, one finding: which of several findings on one path explains it, and which repeat it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from gradlint.finding import Finding, Outcome, Related
+from gradlint.verdicts import PathSubject
+
+STRUCTURAL = frozenset({"GL102", "GL301", "GL302"})
+"""Rules that name what is missing; where an init or an activation explains the decay, they come second."""
+
+
+def merge(findings: Iterable[Finding]) -> list[Finding]:
+    """The findings, each place and code once; of those on one path of one model one is primary.
+
+    Primary is the confirmed before the refuted, then the most severe, then the one whose nodes account for most
+    of the predicted change (attribution), then the lowest code. It lists the others as related; they keep their
+    code and get `primary=False`. Order is kept.
+    """
+    unique = _once(findings)
+    groups = _groups(unique)
+    merged = {i: finding for i, finding in enumerate(unique)}
+    for group in groups:
+        first, *others = sorted(group, key=lambda i: _order(unique[i]))
+        for i in others:
+            merged[i] = replace(unique[i], primary=False)
+        related = [
+            Related(unique[i].location, f"{unique[i].code} {unique[i].name}: {unique[i].message}") for i in others
+        ]
+        merged[first] = replace(unique[first], primary=True, related=(*unique[first].related, *related))
+    return [merged[i] for i in range(len(unique))]
+
+
+def path_of(finding: Finding) -> PathSubject | None:
+    """The path that a finding speaks of, or None."""
+    subject = finding.subject
+    inner = getattr(subject, "path", subject)
+    return inner if isinstance(inner, PathSubject) else None
+
+
+def _once(findings: Iterable[Finding]) -> list[Finding]:
+    """One finding for each code and place: a model that is built or seen twice is still one fault."""
+    kept: dict[tuple[object, ...], Finding] = {}
+    for finding in findings:
+        key = (finding.code, finding.location)
+        before = kept.get(key)
+        if before is None:
+            kept[key] = finding
+            continue
+        stronger, weaker = (finding, before) if _strength(finding) > _strength(before) else (before, finding)
+        related = tuple(dict.fromkeys((*stronger.related, *weaker.related)))
+        kept[key] = replace(stronger, related=related)
+    return list(kept.values())
+
+
+def _strength(finding: Finding) -> tuple[bool, int]:
+    return (not _refuted(finding), finding.severity.rank)
+
+
+def _refuted(finding: Finding) -> bool:
+    return finding.verdict is not None and finding.verdict.outcome is Outcome.REFUTED
+
+
+def _groups(findings: Sequence[Finding]) -> list[list[int]]:
+    """Indices of findings of one model whose paths share a layer, in groups of two and more."""
+    groups: list[tuple[str | None, set[str], list[int]]] = []
+    for i, finding in enumerate(findings):
+        path = path_of(finding)
+        if path is None:
+            continue
+        layers = set(path.layers)
+        joined = [g for g in groups if g[0] == finding.model and g[1] & layers]
+        groups = [g for g in groups if g not in joined]
+        members = sorted([i, *(j for g in joined for j in g[2])])
+        groups.append((finding.model, layers.union(*(g[1] for g in joined)), members))
+    return [members for _, _, members in groups if len(members) > 1]
+
+
+def _order(finding: Finding) -> tuple[object, ...]:
+    path = path_of(finding)
+    share = path.share if path is not None else 0.0
+    return (_refuted(finding), -finding.severity.rank, finding.code in STRUCTURAL, -share, finding.code)
