@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from gradlint.graph.model import InitLaw
 from gradlint.location import Location
-from gradlint.worker.protocol import Slice
 
 if TYPE_CHECKING:
     from torch import nn

@@ -6,6 +6,7 @@ import os
 import site
 import sys
 import sysconfig
+from pathlib import Path
 from types import FrameType
 
 from gradlint.location import Location
@@ -40,8 +41,7 @@ def _decide(filename: str, root: str) -> bool:
     if filename.startswith("<"):
         return False
     real = os.path.realpath(filename)
-    parts = real.split(os.sep)
-    if "site-packages" in parts or "dist-packages" in parts:
+    if not {"site-packages", "dist-packages"}.isdisjoint(Path(real).parts):
         return False
     if real.startswith(_GRADLINT):
         return False
