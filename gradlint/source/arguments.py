@@ -1,0 +1,195 @@
+"""What command-line flags and configuration objects hold by default."""
+
+from __future__ import annotations
+
+import ast
+from typing import TYPE_CHECKING
+
+from gradlint.source.index import END, CallSite, Scope, reaching, terminal_name
+from gradlint.source.things import (
+    External,
+    Instance,
+    Items,
+    Member,
+    Plain,
+    Thing,
+    Things,
+    Unknown,
+    external_name,
+)
+from gradlint.source.value import Value
+
+if TYPE_CHECKING:
+    from gradlint.source.evaluate import Evaluator
+
+NAMESPACES = (
+    "argparse.Namespace",
+    "types.SimpleNamespace",
+    "easydict.EasyDict",
+    "box.Box",
+    "builtins.dict",
+    "addict.Dict",
+    "munch.Munch",
+    "ml_collections.ConfigDict",
+    "omegaconf.OmegaConf.create",
+    "yacs.config.CfgNode",
+    "transformers.TrainingArguments",
+    "transformers.PretrainedConfig",
+    "collections.OrderedDict",
+    "collections.namedtuple",
+)
+"""Constructors whose keyword arguments, or whose dict argument, become attributes or keys."""
+
+PARSERS = ("ArgumentParser", "ArgParser", "Tap")
+
+
+def is_parsed(thing: Thing) -> Instance | None:
+    """The parser instance behind `parser.parse_args()`, or None."""
+    match thing:
+        case Instance(cls=Member(owner=Instance() as parser, name="parse_args" | "parse_known_args" | "parse")):
+            return parser
+    return None
+
+
+def attribute_of_arguments(evaluator: Evaluator, instance: Instance, name: str) -> Things:
+    """What `args.name` (or `args["name"]`) holds by default; empty when the object holds no such thing."""
+    stored = stored_on(evaluator, instance, name)
+    parser = is_parsed(instance)
+    if parser is not None:
+        return stored or flag(evaluator, parser, name)
+    constructor = external_name(instance.cls) or ""
+    if constructor.endswith(NAMESPACES) and instance.call is not None:
+        if stored:
+            return stored
+        for keyword in instance.call.keywords:
+            if keyword.arg == name:
+                return evaluator.evaluate(keyword.value, instance.scope, instance.frame)
+        for argument in instance.call.args[:1]:
+            for thing in evaluator.evaluate(argument, instance.scope, instance.frame):
+                if isinstance(thing, (Items, Plain)):
+                    return evaluator.item(thing, name)
+    if name in {"module", "_orig_mod"}:
+        return (instance,)
+    return stored
+
+
+def stored_on(evaluator: Evaluator, instance: Instance, name: str) -> Things:
+    """What assignments in the scope that made the object put under this attribute: `cfg.LR = …`."""
+    if instance.call is None:
+        return ()
+    scope = instance.scope
+    keys = [k for table in (scope.bindings, scope.stores) for k, bs in table.items()
+            if any(b.value is instance.call for b in bs)]
+    for key in keys:
+        for full in (f"{key}.{name}", f"{key}[{name!r}]"):
+            bindings = scope.stores.get(full)
+            if bindings:
+                found = reaching(bindings, END, ())
+                return tuple(t for b, _ in found for t in evaluator.binding(b, scope, instance.frame))
+    return ()
+
+
+def flag(evaluator: Evaluator, parser: Instance, name: str) -> Things:
+    """The default of a parser's flag, by its destination."""
+    files = [parser.scope.file, *(evaluator.project.file(p) for p in list(evaluator.files))]
+    seen: set[str] = set()
+    for file in files:
+        if file is None or file.path in seen:
+            continue
+        seen.add(file.path)
+        index = evaluator.index(file)
+        for site in reversed(index.calls_by_name.get("set_defaults", [])):
+            for keyword in site.node.keywords:
+                if keyword.arg == name:
+                    return evaluator.evaluate(keyword.value, site.scope)
+        for site in index.calls_by_name.get("add_argument", []):
+            if destination(site.node) == name and _may_be(evaluator, site, parser, index.file.path):
+                return _flag_default(evaluator, site, name)
+    return ()
+
+
+def _may_be(evaluator: Evaluator, site: CallSite, parser: Instance, path: str) -> bool:
+    """Whether `add_argument` may belong to this parser: it does not when its receiver is another one."""
+    if not isinstance(site.node.func, ast.Attribute):
+        return False
+    for thing in evaluator.evaluate(site.node.func.value, site.scope):
+        if isinstance(thing, Instance) and isinstance(thing.cls, External) and thing.cls.name.endswith(PARSERS):
+            return thing.key == parser.key or path != parser.scope.file.path
+    return True
+
+
+def destination(call: ast.Call) -> str | None:
+    """The attribute under which argparse stores an argument."""
+    for keyword in call.keywords:
+        if keyword.arg == "dest" and isinstance(keyword.value, ast.Constant):
+            return str(keyword.value.value)
+    flags = [a.value for a in call.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+    long = [f for f in flags if f.startswith("--")] or [f for f in flags if f.startswith("-")] or flags
+    return long[0].lstrip("-").replace("-", "_") if long else None
+
+
+def _flag_default(evaluator: Evaluator, site: CallSite, name: str) -> Things:
+    keywords = {k.arg: k.value for k in site.node.keywords if k.arg}
+    way = f"argparse default of --{name}"
+    action = keywords.get("action")
+    kind = action.value if isinstance(action, ast.Constant) else ""
+    if "default" in keywords:
+        converter = terminal_name(keywords["type"]) if "type" in keywords else ""
+        found = evaluator.evaluate(keywords["default"], site.scope)
+        return tuple(_as_flag(_converted(t, converter), way) for t in found)
+    if kind in {"store_true", "store_false"}:
+        return (evaluator.plain(kind == "store_false", site.node, site.scope, way, overridable=True),)
+    positional = all(isinstance(a, ast.Constant) and not str(a.value).startswith("-") for a in site.node.args)
+    required = keywords.get("required")
+    if positional or (isinstance(required, ast.Constant) and required.value) or "choices" in keywords:
+        return (Unknown(f"--{name} has no default"),)
+    return (evaluator.plain(None, site.node, site.scope, way, overridable=True),)
+
+
+def _converted(thing: Thing, converter: str) -> Thing:
+    match thing:
+        case Plain(value=v) if isinstance(v.value, str) and converter in {"float", "int"}:
+            try:
+                number = float(v.value) if converter == "float" else int(v.value)
+            except ValueError:
+                return thing
+            return Plain(Value(number, v.origin, v.way, v.conditional, v.overridable))
+    return thing
+
+
+def _as_flag(thing: Thing, way: str) -> Thing:
+    match thing:
+        case Plain(value=v):
+            return Plain(Value(v.value, v.origin, (way, *v.way), v.conditional, True))
+    return thing
+
+
+def parameter_option(evaluator: Evaluator, name: str, scope: Scope) -> Things:
+    """The default that a click, typer or hydra decorator gives a function's parameter; empty if none does."""
+    for decorator in getattr(scope.node, "decorator_list", ()):
+        if not isinstance(decorator, ast.Call) or terminal_name(decorator.func) not in {"option", "argument"}:
+            continue
+        names = [a.value.lstrip("-").replace("-", "_") for a in decorator.args
+                 if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+        if name not in names:
+            continue
+        outer = scope.parent or scope
+        for keyword in decorator.keywords:
+            if keyword.arg == "default":
+                found = evaluator.evaluate(keyword.value, outer)
+                return tuple(_as_flag(t, f"click default of --{name}") for t in found)
+            if keyword.arg == "is_flag":
+                return (evaluator.plain(False, decorator, outer, f"click default of --{name}", overridable=True),)
+        return (Unknown(f"--{name} has no default"),)
+    return ()
+
+
+def absl_flag(evaluator: Evaluator, scope: Scope, name: str) -> Things:
+    """The default of `flags.DEFINE_float("lr", 1e-3, …)` in the file of `scope`."""
+    for kind in ("float", "integer", "bool", "boolean", "string", "enum", "multi_integer", "list"):
+        for site in evaluator.index_of(scope).calls_by_name.get(f"DEFINE_{kind}", []):
+            arguments = site.node.args
+            if len(arguments) >= 2 and isinstance(arguments[0], ast.Constant) and arguments[0].value == name:
+                found = evaluator.evaluate(arguments[1], site.scope)
+                return tuple(_as_flag(t, f"absl default of --{name}") for t in found)
+    return (Unknown(f"--{name} is not defined in this file"),)

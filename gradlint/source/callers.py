@@ -1,0 +1,81 @@
+"""Which files of a project import a given file: the way back from a helper to the scripts that call it."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from gradlint.source.project import Project, SourceFile
+
+MAX_FILES = 3000
+MAX_BYTES = 1 << 20
+MAX_IMPORTERS = 24
+
+_IMPORT = re.compile(rb"^[ \t]*(?:from[ \t]+([.\w]+)[ \t]+import[ \t]+([^#\n]+)|import[ \t]+([^#\n]+))", re.MULTILINE)
+_WORD = re.compile(rb"\w+")
+_SKIP = frozenset({"node_modules", "site-packages", "__pycache__", "build", "dist", "venv", "env"})
+
+
+class Importers:
+    """A table from module stems to the files that name them in an import, made once for a project."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self._table: dict[str, list[str]] | None = None
+
+    def of(self, file: SourceFile, name: str) -> list[SourceFile]:
+        """Files that import `file` and hold the word `name`, sorted by path, at most `MAX_IMPORTERS`."""
+        if self._table is None:
+            self._table = self._scan()
+        path = Path(file.path)
+        stem = path.parent.name if path.stem == "__init__" else path.stem
+        wanted = name.encode()
+        found = []
+        # A package's __init__ may hand the name on: whoever imports the package may call it too.
+        stems = {stem, path.parent.name} if (path.parent / "__init__.py").is_file() else {stem}
+        for candidate in sorted({p for s in stems for p in self._table.get(s, ())}):
+            if candidate == file.path:
+                continue
+            try:
+                raw = Path(candidate).read_bytes()
+            except OSError:
+                continue
+            if re.search(rb"\b" + re.escape(wanted) + rb"\b", raw):
+                loaded = self._project.file(candidate)
+                if loaded is not None:
+                    found.append(loaded)
+            if len(found) >= MAX_IMPORTERS:
+                break
+        return found
+
+    def _scan(self) -> dict[str, list[str]]:
+        table: dict[str, list[str]] = {}
+        count = 0
+        for folder, folders, files in os.walk(self._project.root):
+            folders[:] = sorted(f for f in folders if not f.startswith(".") and f not in _SKIP)
+            for name in sorted(files):
+                if not name.endswith(".py"):
+                    continue
+                count += 1
+                if count > MAX_FILES:
+                    return table
+                path = Path(folder) / name
+                for word in self._imported_words(path):
+                    table.setdefault(word, []).append(str(path.resolve()))
+        return table
+
+    @staticmethod
+    def _imported_words(path: Path) -> set[str]:
+        try:
+            if path.stat().st_size > MAX_BYTES:
+                return set()
+            raw = path.read_bytes()
+        except OSError:
+            return set()
+        words: set[bytes] = set()
+        for module, names, plain in _IMPORT.findall(raw):
+            words.update(_WORD.findall(module))
+            words.update(_WORD.findall(names))
+            words.update(_WORD.findall(plain))
+        return {w.decode() for w in words if w.isascii()}

@@ -1,0 +1,207 @@
+"""Parameters that a script switches off: `requires_grad` loops, `freeze()` methods, features under `no_grad`."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from gradlint.source.evaluate import Evaluator
+from gradlint.source.index import CallSite, Scope, dotted, first_parameter, location, position_of, terminal_name
+from gradlint.source.script import Frozen
+from gradlint.source.things import ClassThing, FunctionThing, Instance, Member, Thing
+
+if TYPE_CHECKING:
+    from gradlint.source.models import Models
+
+
+def frozen_parts(evaluator: Evaluator, root: Instance, models: Models) -> Iterator[Frozen]:
+    """What of an instance is not trained, from its class and from the scope that makes it."""
+    seen: list[Frozen] = []
+    scope = root.cls.scope if isinstance(root.cls, ClassThing) else None
+    if scope is not None:
+        for cls in evaluator.mro(scope):
+            for method in cls.children:
+                if method.kind == "function" and (method.name == "__init__" or _is_called(evaluator, method, root)):
+                    seen += _switches(evaluator, method, root, models, first_parameter(method) or "self")
+            seen += _without_gradient(evaluator, cls, models)
+    if root.call is not None:
+        seen += _in_scope(evaluator, root, models)
+    yield from seen
+
+
+def _in_scope(evaluator: Evaluator, root: Instance, models: Models) -> list[Frozen]:
+    found: list[Frozen] = []
+    names = {k for table in (root.scope.bindings, root.scope.stores) for k, bs in table.items()
+             if any(b.value is not None and root.key in {r.key for r in models.roots(
+                 evaluator.ask(b.value, root.scope, root.frame))} for b in bs
+                 if isinstance(b.value, (ast.Call, ast.Name)))}
+    for name in sorted(names):
+        found += _switches(evaluator, root.scope, root, models, name)
+    for site in root.scope.calls:
+        # A helper that is handed the model and freezes it: `set_parameter_requires_grad(model, True)`.
+        for position, argument in enumerate(site.node.args):
+            if not (isinstance(argument, ast.Name) and argument.id in names):
+                continue
+            for thing in evaluator.ask(site.node.func, site.scope):
+                if isinstance(thing, FunctionThing) and "requires_grad" in _stores_of(thing.scope):
+                    arguments = thing.scope.parameters
+                    assert arguments is not None
+                    if position < len(arguments.args):
+                        found += _switches(evaluator, thing.scope, root, models, arguments.args[position].arg,
+                                           evaluator._frames(thing.scope, site.node, site.scope, None, None))
+    return found
+
+
+def _stores_of(scope: Scope) -> set[str]:
+    return {k.rpartition(".")[2] for k in scope.stores} | ({"requires_grad"} if "requires_grad_" in scope.words else set())
+
+
+def _is_called(evaluator: Evaluator, method: Scope, root: Instance) -> bool:
+    """Whether a method with `freeze`-like content is called on this class anywhere in reach."""
+    if "requires_grad" not in _stores_of(method) and "requires_grad_" not in method.words:
+        return False
+    owner = method.owner_class
+    assert owner is not None
+    scopes = [root.scope, *owner.children]
+    return any(terminal_name(s.node.func) == method.name for scope in scopes for s in scope.all_calls()) or bool(
+        evaluator.call_sites(method)
+    )
+
+
+def _switches(
+    evaluator: Evaluator, scope: Scope, root: Instance, models: Models, variable: str, frame: object = None
+) -> list[Frozen]:
+    """The requires_grad switches in one scope on `variable` and its parts, in order; a later True undoes them."""
+    found: list[Frozen] = []
+    for node, subject, condition, value, path in _requires_grad(scope):
+        key = dotted(subject)
+        if key is None or not (key == variable or key.startswith((variable + ".", variable + "["))):
+            continue
+        if evaluator.dead(path, scope, frame):  # type: ignore[arg-type]
+            continue
+        part = key[len(variable):].strip(".")
+        part = part.removeprefix("module").strip(".")
+        if value:
+            if not part and not condition:
+                found.clear()
+            else:
+                found = [f for f in found if f.what in {"all", "backbone"} and (condition or part)] if (
+                    condition and _mentions_head(condition)) or part else []
+                found = [Frozen("backbone", f.how, f.location) for f in found]
+            continue
+        what = _what(evaluator, root, models, part, condition)
+        found.append(Frozen(what, "requires_grad", location(scope.file, node)))
+    return found
+
+
+def _mentions_head(condition: ast.expr | None) -> bool:
+    text = ast.unparse(condition).lower() if condition is not None else ""
+    return any(word in text for word in ("fc", "classifier", "head", "pooler", "linear", "proj", "last", "cls"))
+
+
+def _what(evaluator: Evaluator, root: Instance, models: Models, part: str, condition: ast.expr | None) -> str:
+    if condition is not None:
+        negated = isinstance(condition, ast.UnaryOp) or "not in" in ast.unparse(condition) or "!=" in ast.unparse(condition)
+        return "backbone" if negated and _mentions_head(condition) else "part"
+    if not part:
+        return "all"
+    first = part.split(".")[0].split("[")[0]
+    if part == first:
+        for thing in evaluator.attribute(root, first):
+            if models.of((thing,)) and isinstance(thing, Instance) and models.pretrained(thing) is not None:
+                return "backbone"
+    if part in {"features", "backbone", "bert", "encoder", "base_model", "roberta", "transformer", "model", "base",
+                "feature_extractor", "resnet", "vit", "swin", "gpt", "gpt2", "pretrained", "conv_base", "cnn", "vgg"}:
+        return "backbone" if isinstance(root.cls, ClassThing) or part != "features" else "features"
+    return "part"
+
+
+def _requires_grad(scope: Scope) -> Iterator[tuple[ast.AST, ast.expr, ast.expr | None, bool, tuple]]:  # type: ignore[type-arg]
+    """(node, whose parameters, name condition, value, branches) for every switch in a scope, in source order."""
+    switches: list[tuple[tuple[int, int], tuple]] = []  # type: ignore[type-arg]
+    for key, bindings in scope.stores.items():
+        if not key.endswith(".requires_grad"):
+            continue
+        for binding in bindings:
+            value = binding.value
+            state = bool(value.value) if isinstance(value, ast.Constant) else None
+            condition: ast.expr | None = None
+            if state is None:
+                # `param.requires_grad = "fc" in name`: all but those that fit are off.
+                state, condition = False, ast.UnaryOp(ast.Not(), value) if value is not None else None
+            variable = key.removesuffix(".requires_grad")
+            subject = _loop_subject(scope, variable, binding.position)
+            tests = [b for b in binding.path if b.kind == "if" and b.test is not None]
+            named = [b for b in tests if _inside_loop(b, binding.path)]
+            for block in named:
+                condition = block.test if block.branch == 0 else ast.UnaryOp(ast.Not(), block.test)
+            outside = tuple(b for b in binding.path if b not in named)
+            if subject is not None:
+                switches.append((binding.position, (binding.node, subject, condition, state, outside)))
+            elif "." in variable:
+                owner = binding.node.targets[0].value if isinstance(binding.node, ast.Assign) else None
+                if isinstance(owner, ast.Attribute):
+                    switches.append((binding.position, (binding.node, owner, None, state, outside)))
+    for site in scope.calls:
+        if terminal_name(site.node.func) == "requires_grad_" and isinstance(site.node.func, ast.Attribute):
+            arguments = site.node.args
+            state = not (arguments and isinstance(arguments[0], ast.Constant) and not arguments[0].value)
+            receiver = site.node.func.value
+            subject = receiver
+            if isinstance(receiver, ast.Name):
+                subject = _loop_subject(scope, receiver.id, position_of(site.node)) or receiver
+            switches.append((position_of(site.node), (site.node, subject, None, state, site.path)))
+    for _, switch in sorted(switches, key=lambda s: s[0]):
+        yield switch
+
+
+def _inside_loop(block: object, path: tuple) -> bool:  # type: ignore[type-arg]
+    loops = [i for i, b in enumerate(path) if b.kind == "loop"]
+    return bool(loops) and path.index(block) > loops[-1]
+
+
+def _loop_subject(scope: Scope, variable: str, position: tuple[int, int]) -> ast.expr | None:
+    """`m` of `for p in m.parameters()` (or `named_parameters`, `children`) that `variable` runs over."""
+    for binding in reversed(scope.bindings.get(variable, [])):
+        if binding.kind != "for" or binding.position > position or binding.value is None:
+            continue
+        value = binding.value
+        for _ in range(3):
+            match value:
+                case ast.Call(func=ast.Attribute(value=owner, attr="parameters" | "named_parameters" | "children" | "modules")):
+                    if isinstance(owner, ast.Name):
+                        return _loop_subject(scope, owner.id, binding.position) or owner
+                    return owner
+                case ast.Call(args=[first, *_]):
+                    value = first
+                case ast.Subscript(value=inner):
+                    value = inner
+        return None
+    return None
+
+
+def _without_gradient(evaluator: Evaluator, cls: Scope, models: Models) -> list[Frozen]:
+    """A pretrained part that `forward` runs under `torch.no_grad()`."""
+    forward = cls.method("forward")
+    if forward is None or "no_grad" not in forward.words:
+        return []
+    found = []
+    for node in ast.walk(forward.node):
+        if isinstance(node, ast.With) and any("no_grad" in ast.unparse(i.context_expr) for i in node.items):
+            for call in ast.walk(node):
+                if isinstance(call, ast.Call) and (key := dotted(call.func)) and key.startswith("self."):
+                    things: tuple[Thing, ...] = evaluator.ask(call.func, forward)
+                    if any(isinstance(t, Instance) and models.is_model(t) or isinstance(t, Member) for t in things):
+                        found.append(Frozen("features", "no_grad", location(cls.file, call)))
+    return found[:1]
+
+
+def call_is_under_no_grad(site: CallSite) -> bool:
+    """Whether a call stands inside `with torch.no_grad()`."""
+    return any(
+        b.kind == "with" and isinstance(b.owner, ast.With)
+        and any("no_grad" in ast.unparse(i.context_expr) or "inference_mode" in ast.unparse(i.context_expr)
+                for i in b.owner.items)
+        for b in site.path
+    )

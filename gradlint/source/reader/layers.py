@@ -1,0 +1,292 @@
+"""The torch.nn classes: constructor arguments, node kind, parameters with their default laws."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from gradlint.graph.model import InitLaw
+from gradlint.source.reader import laws
+from gradlint.source.reader.values import Array, Site, Unknown
+
+REQUIRED = object()
+"""Marks an argument without default."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One torch.nn class: node kind, op, signature; `keep` names the arguments that become attributes."""
+
+    kind: str
+    op: str
+    signature: str = ""
+    keep: tuple[str, ...] = ()
+
+
+_CONV = "in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1, groups=1, bias=True"
+_DECONV = (
+    "in_channels, out_channels, kernel_size, stride=1, padding=0, output_padding=0, groups=1, bias=True, dilation=1"
+)
+_BATCH = "num_features, eps=1e-5, momentum=0.1, affine=True, track_running_stats=True"
+_INSTANCE = "num_features, eps=1e-5, momentum=0.1, affine=False, track_running_stats=False"
+_RNN = (
+    "input_size, hidden_size, num_layers=1, bias=True, batch_first=False, dropout=0.0, bidirectional=False, proj_size=0"
+)
+_VANILLA = "input_size, hidden_size, num_layers=1, nonlinearity='tanh', bias=True, batch_first=False, dropout=0.0, bidirectional=False"
+_CELL = "input_size, hidden_size, bias=True"
+_POOL = "kernel_size, stride=None, padding=0, dilation=1, return_indices=False, ceil_mode=False"
+_AVG = "kernel_size, stride=None, padding=0"
+
+
+def _layers() -> dict[str, Layer]:
+    table = {
+        "Linear": Layer("linear", "linear", "in_features, out_features, bias=True"),
+        "LazyLinear": Layer("linear", "linear", "out_features, bias=True"),
+        "Bilinear": Layer("linear", "bilinear", "in1_features, in2_features, out_features, bias=True"),
+        "Embedding": Layer(
+            "embedding", "embedding", "num_embeddings, embedding_dim, padding_idx=None, max_norm=None, norm_type=2.0"
+        ),
+        "EmbeddingBag": Layer("embedding", "embedding_bag", "num_embeddings, embedding_dim, max_norm=None"),
+        "LayerNorm": Layer(
+            "normalization", "layer_norm", "normalized_shape, eps=1e-5, elementwise_affine=True, bias=True"
+        ),
+        "RMSNorm": Layer("normalization", "rms_norm", "normalized_shape, eps=None, elementwise_affine=True"),
+        "GroupNorm": Layer("normalization", "group_norm", "num_groups, num_channels, eps=1e-5, affine=True"),
+        "LocalResponseNorm": Layer(
+            "normalization", "local_response_norm", "size, alpha=0.0001, beta=0.75, k=1.0"
+        ),
+        "SyncBatchNorm": Layer("normalization", "batch_norm", _BATCH),
+        "BatchNorm": Layer("normalization", "batch_norm", _BATCH),
+        "RNN": Layer("recurrent", "rnn", _VANILLA),
+        "LSTM": Layer("recurrent", "lstm", _RNN),
+        "GRU": Layer("recurrent", "gru", _RNN),
+        "RNNCell": Layer("recurrent", "rnn", _CELL + ", nonlinearity='tanh'"),
+        "LSTMCell": Layer("recurrent", "lstm", _CELL),
+        "GRUCell": Layer("recurrent", "gru", _CELL),
+        "MultiheadAttention": Layer(
+            "attention",
+            "multi_head_attention",
+            "embed_dim, num_heads, dropout=0.0, bias=True, add_bias_kv=False, add_zero_attn=False, kdim=None, "
+            "vdim=None, batch_first=False",
+        ),
+        "Flatten": Layer("reshape", "flatten", "start_dim=1, end_dim=-1"),
+        "Unflatten": Layer("reshape", "unflatten", "dim, unflattened_size"),
+        "PixelShuffle": Layer("reshape", "pixel_shuffle", "upscale_factor"),
+        "PixelUnshuffle": Layer("reshape", "pixel_unshuffle", "downscale_factor"),
+        "ChannelShuffle": Layer("reshape", "channel_shuffle", "groups"),
+        "Fold": Layer("unknown", "fold", "output_size, kernel_size"),
+        "Unfold": Layer("reshape", "unfold", "kernel_size, dilation=1, padding=0, stride=1"),
+        "Upsample": Layer("upsample", "upsample", "size=None, scale_factor=None, mode='nearest'"),
+        "UpsamplingNearest2d": Layer("upsample", "upsample", "size=None, scale_factor=None, mode='nearest'"),
+        "UpsamplingBilinear2d": Layer("upsample", "upsample", "size=None, scale_factor=None, mode='bilinear'"),
+        "Softmax": Layer("softmax", "softmax", "dim=None"),
+        "Softmax2d": Layer("softmax", "softmax", "dim=1"),
+        "LogSoftmax": Layer("softmax", "log_softmax", "dim=None"),
+        "GLU": Layer("unknown", "glu", "dim=-1"),
+        "Softmin": Layer("unknown", "softmin", "dim=None"),
+        "CosineSimilarity": Layer("unknown", "cosine_similarity", "dim=1, eps=1e-8"),
+        "PairwiseDistance": Layer("unknown", "pairwise_distance", "p=2.0"),
+        "AdaptiveLogSoftmaxWithLoss": Layer("unknown", "adaptive_log_softmax", "in_features, n_classes, cutoffs"),
+    }
+    for d in (1, 2, 3):
+        table |= {
+            f"Conv{d}d": Layer("conv", f"conv{d}d", _CONV),
+            f"LazyConv{d}d": Layer("conv", f"conv{d}d", _CONV.replace("in_channels, ", "")),
+            f"ConvTranspose{d}d": Layer("conv_transpose", f"conv_transpose{d}d", _DECONV),
+            f"BatchNorm{d}d": Layer("normalization", "batch_norm", _BATCH),
+            f"LazyBatchNorm{d}d": Layer("normalization", "batch_norm", _BATCH.replace("num_features, ", "")),
+            f"InstanceNorm{d}d": Layer("normalization", "instance_norm", _INSTANCE),
+            f"MaxPool{d}d": Layer("pool", "max_pool", _POOL),
+            f"MaxUnpool{d}d": Layer("unknown", "max_unpool", "kernel_size, stride=None, padding=0"),
+            f"AvgPool{d}d": Layer("pool", "avg_pool", _AVG),
+            f"LPPool{d}d": Layer("pool", "lp_pool", "norm_type, kernel_size, stride=None"),
+            f"AdaptiveAvgPool{d}d": Layer("pool", "adaptive_avg_pool", "output_size"),
+            f"AdaptiveMaxPool{d}d": Layer("pool", "adaptive_max_pool", "output_size"),
+            f"Dropout{d}d": Layer("dropout", "dropout", "p=0.5, inplace=False"),
+            f"ZeroPad{d}d": Layer("reshape", "pad", "padding"),
+            f"ReflectionPad{d}d": Layer("reshape", "pad", "padding"),
+            f"ReplicationPad{d}d": Layer("reshape", "pad", "padding"),
+            f"ConstantPad{d}d": Layer("reshape", "pad", "padding, value=0"),
+            f"CircularPad{d}d": Layer("reshape", "pad", "padding"),
+        }
+    for name in ("Dropout", "AlphaDropout", "FeatureAlphaDropout"):
+        table[name] = Layer("dropout", "dropout", "p=0.5, inplace=False")
+    activations = {
+        "ReLU": ("relu", "inplace=False"),
+        "ReLU6": ("relu6", "inplace=False"),
+        "LeakyReLU": ("leaky_relu", "negative_slope=0.01, inplace=False"),
+        "PReLU": ("prelu", "num_parameters=1, init=0.25"),
+        "RReLU": ("rrelu", "lower=0.125, upper=0.3333333333333333, inplace=False"),
+        "ELU": ("elu", "alpha=1.0, inplace=False"),
+        "CELU": ("celu", "alpha=1.0, inplace=False"),
+        "SELU": ("selu", "inplace=False"),
+        "GELU": ("gelu", "approximate='none'"),
+        "SiLU": ("silu", "inplace=False"),
+        "Mish": ("mish", "inplace=False"),
+        "Softplus": ("softplus", "beta=1, threshold=20"),
+        "Softsign": ("softsign", ""),
+        "Softshrink": ("softshrink", "lambd=0.5"),
+        "Hardshrink": ("hardshrink", "lambd=0.5"),
+        "Tanhshrink": ("tanhshrink", ""),
+        "Threshold": ("threshold", "threshold, value, inplace=False"),
+        "Tanh": ("tanh", ""),
+        "Sigmoid": ("sigmoid", ""),
+        "LogSigmoid": ("logsigmoid", ""),
+        "Hardtanh": ("hardtanh", "min_val=-1.0, max_val=1.0, inplace=False"),
+        "Hardsigmoid": ("hardsigmoid", "inplace=False"),
+        "Hardswish": ("hardswish", "inplace=False"),
+    }
+    for name, (op, signature) in activations.items():
+        table[name] = Layer("activation", op, signature)
+    return table
+
+
+LAYERS = _layers()
+
+CONTAINERS = frozenset({"Sequential", "ModuleList", "ModuleDict", "ParameterList", "ParameterDict", "Identity"})
+
+FAMILIES = {
+    "_ConvNd": tuple(n for n in LAYERS if "Conv" in n),
+    "_ConvTransposeNd": tuple(n for n in LAYERS if "ConvTranspose" in n),
+    "_BatchNorm": tuple(n for n in LAYERS if "BatchNorm" in n),
+    "_NormBase": tuple(n for n in LAYERS if "BatchNorm" in n or "InstanceNorm" in n),
+    "_InstanceNorm": tuple(n for n in LAYERS if "InstanceNorm" in n),
+    "RNNBase": ("RNN", "LSTM", "GRU"),
+    "RNNCellBase": ("RNNCell", "LSTMCell", "GRUCell"),
+    "_DropoutNd": tuple(n for n in LAYERS if "Dropout" in n),
+    "_MaxPoolNd": tuple(n for n in LAYERS if n.startswith("MaxPool")),
+    "_AvgPoolNd": tuple(n for n in LAYERS if n.startswith("AvgPool")),
+}
+"""Base classes in torch.nn.modules that people test with isinstance."""
+
+
+@cache
+def parse_signature(signature: str) -> tuple[tuple[str, Any], ...]:
+    """Argument names and defaults of `a, b=1`; REQUIRED where there is no default."""
+    node = ast.parse(f"def f({signature}): ...").body[0]
+    assert isinstance(node, ast.FunctionDef)
+    names = [a.arg for a in node.args.args]
+    defaults = [ast.literal_eval(d) for d in node.args.defaults]
+    return tuple(zip(names, [REQUIRED] * (len(names) - len(defaults)) + defaults, strict=True))
+
+
+def bind(signature: str, args: list[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments by name; what is neither given nor defaulted is Unknown."""
+    bound: dict[str, Any] = {}
+    for index, (name, default) in enumerate(parse_signature(signature)):
+        if index < len(args):
+            bound[name] = args[index]
+        elif name in kwargs:
+            bound[name] = kwargs[name]
+        else:
+            bound[name] = Unknown(f"`{name}` is not given") if default is REQUIRED else default
+    bound |= {k: v for k, v in kwargs.items() if k not in bound and k not in ("device", "dtype")}
+    return bound
+
+
+def _parameter(shape: tuple[int | None, ...], law: InitLaw, site: Site) -> Array:
+    return Array(shape, laws.for_shape(law, shape) if law.fan_in is None else law, parameter=True, site=site)
+
+
+def spread(value: Any, dimensions: int) -> tuple[int | None, ...]:
+    """A kernel size as one number per axis."""
+    if isinstance(value, (tuple, list)):
+        sizes = tuple(laws.size(v) for v in value)
+        return sizes if len(sizes) == dimensions else (None,) * dimensions
+    return (laws.size(value),) * dimensions
+
+
+def flag(value: Any) -> bool:
+    """Whether an optional part exists; an unknown flag counts as PyTorch's default, True."""
+    return bool(value) if isinstance(value, (bool, int, float, str, type(None))) else True
+
+
+def make_parameters(name: str, arguments: dict[str, Any], site: Site) -> dict[str, Any]:
+    """The parameters of a torch.nn module under their names, with PyTorch's reset_parameters laws."""
+    layer = LAYERS.get(name)
+    if layer is None:
+        return {}
+    get = arguments.get
+    made: dict[str, Any] = {}
+    match layer.kind:
+        case "linear":
+            shape: tuple[int | None, ...]
+            if layer.op == "bilinear":
+                shape = (laws.size(get("out_features")), laws.size(get("in1_features")), laws.size(get("in2_features")))
+            else:
+                shape = (laws.size(get("out_features")), laws.size(get("in_features")))
+            made["weight"] = _parameter(shape, laws.default_law(shape), site)
+            if flag(get("bias", True)):
+                made["bias"] = Array(shape[:1], laws.default_bias(shape), parameter=True, site=site)
+        case "conv" | "conv_transpose":
+            dimensions = int(layer.op[-2])
+            kernel = spread(get("kernel_size"), dimensions)
+            inner, outer, groups = (laws.size(get(k)) for k in ("in_channels", "out_channels", "groups"))
+            transposed = layer.kind == "conv_transpose"
+            first, second = (inner, outer) if transposed else (outer, inner)
+            grouped = second // groups if second is not None and groups else None
+            shape = (first, grouped, *kernel)
+            made["weight"] = _parameter(shape, laws.default_law(shape), site)
+            if flag(get("bias", True)):
+                made["bias"] = Array((outer,), laws.default_bias(shape), parameter=True, site=site)
+        case "embedding":
+            shape = (laws.size(get("num_embeddings")), laws.size(get("embedding_dim")))
+            law = laws.plain_law("normal", 0.0, 1.0, shape)
+            made["weight"] = Array(shape, laws.replace(law, origin="default", scheme="normal"), True, site=site)
+        case "normalization":
+            affine = flag(get("affine", get("elementwise_affine", True)))
+            if affine and layer.op != "local_response_norm":
+                normalized = get("normalized_shape", get("num_features", get("num_channels")))
+                dims = normalized if isinstance(normalized, (tuple, list)) else (normalized,)
+                shape = tuple(laws.size(d) for d in dims)
+                made["weight"] = Array(shape, laws.constant_default(1.0, shape), True, site=site)
+                if layer.op != "rms_norm" and flag(get("bias", True)):
+                    made["bias"] = Array(shape, laws.constant_default(0.0, shape), True, site=site)
+        case "activation" if name == "PReLU":
+            shape = (laws.size(get("num_parameters")),)
+            start = laws.number(get("init"))
+            made["weight"] = Array(shape, laws.constant_default(0.25 if start is None else start, shape), True, site=site)
+        case "recurrent":
+            made = _recurrent_parameters(name, arguments, site)
+        case "attention":
+            made = _attention_parameters(arguments, site)
+    return made
+
+
+def _recurrent_parameters(name: str, arguments: dict[str, Any], site: Site) -> dict[str, Any]:
+    gates = {"LSTM": 4, "GRU": 3}.get(name.removesuffix("Cell"), 1)
+    width, hidden = laws.size(arguments.get("input_size")), laws.size(arguments.get("hidden_size"))
+    layers = laws.size(arguments.get("num_layers", 1)) or 1
+    directions = 2 if arguments.get("bidirectional") is True else 1
+    bound = 1 / hidden if hidden else None
+    rows = gates * hidden if hidden is not None else None
+    made: dict[str, Any] = {}
+    for index in range(min(layers, 32)):
+        inner = width if index == 0 else (hidden * directions if hidden is not None else None)
+        for direction in range(directions):
+            suffix = "" if name.endswith("Cell") else f"_l{index}" + ("_reverse" if direction else "")
+            for role, shape in (("ih", (rows, inner)), ("hh", (rows, hidden))):
+                law = laws.uniform_default(bound, shape, square=role == "hh" or (index > 0 and directions == 1))
+                made[f"weight_{role}{suffix}"] = Array(shape, law, True, site=site)
+            if flag(arguments.get("bias", True)):
+                for role in ("ih", "hh"):
+                    made[f"bias_{role}{suffix}"] = Array((rows,), laws.uniform_default(bound, (rows,)), True, site=site)
+    return made
+
+
+def _attention_parameters(arguments: dict[str, Any], site: Site) -> dict[str, Any]:
+    width = laws.size(arguments.get("embed_dim"))
+    shape = (3 * width if width is not None else None, width)
+    law = laws.scaled_law("uniform", "xavier_uniform", 1.0, shape, "average", None, origin="default")
+    if width is None:
+        law = laws.replace(law, gain_squared=0.5)
+    made: dict[str, Any] = {"in_proj_weight": Array(shape, law, True, site=site)}
+    if flag(arguments.get("bias", True)):
+        made["in_proj_bias"] = Array(shape[:1], laws.constant_default(0.0, shape[:1]), True, site=site)
+    square = (width, width)
+    made["out_proj.weight"] = Array(square, laws.default_law(square), True, site=site)
+    if flag(arguments.get("bias", True)):
+        made["out_proj.bias"] = Array((width,), laws.constant_default(0.0, (width,)), True, site=site)
+    return made

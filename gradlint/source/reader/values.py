@@ -1,0 +1,327 @@
+"""The values that the source reader computes with: concrete Python objects, and these stand-ins."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from gradlint.graph.model import InitLaw
+from gradlint.location import Location
+from gradlint.source.project import SourceFile
+
+
+@dataclass(frozen=True)
+class Site:
+    """A syntax node in a file; its Location is computed only when asked for."""
+
+    file: SourceFile
+    node: ast.AST
+
+    @property
+    def location(self) -> Location:
+        """The span of the node with character columns."""
+        node: Any = self.node
+        line, end = node.lineno, node.end_lineno or node.lineno
+        return Location(
+            self.file.path,
+            line,
+            self.file.column(line, node.col_offset),
+            end,
+            self.file.column(end, node.end_col_offset or node.col_offset),
+        )
+
+    @property
+    def text(self) -> str:
+        """The source of the node on one line, shortened."""
+        text = " ".join(ast.unparse(self.node).split())
+        return text if len(text) <= 60 else text[:57] + "..."
+
+
+class StopReading(Exception):
+    """The reader cannot follow the forward pass any further."""
+
+    def __init__(self, site: Site | None, reason: str) -> None:
+        super().__init__(reason)
+        self.site = site
+        self.reason = reason
+
+
+class OutOfSteps(Exception):
+    """The step budget of one run is spent."""
+
+
+@dataclass(eq=False, slots=True)
+class Unknown:
+    """A value that the source does not tell.
+
+    `numeric` is True where it can only be a number; `prefix` is the known beginning of a string,
+    `choices` the strings it is declared to be one of.
+    """
+
+    reason: str
+    numeric: bool = False
+    prefix: str | None = None
+    choices: tuple[Any, ...] = ()
+
+
+@dataclass(eq=False, slots=True)
+class Choice:
+    """One of several values, depending on a condition that is not known."""
+
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class External:
+    """Something outside the project, by its dotted name as torch's documentation spells it."""
+
+    name: str
+
+    @property
+    def last(self) -> str:
+        """The name after the last dot."""
+        return self.name.rpartition(".")[2]
+
+
+@dataclass(eq=False, slots=True)
+class Tensor:
+    """The output of a graph node; `part` is set for the pieces of a tuple-valued node."""
+
+    node: int
+    shape: tuple[int | None, ...] | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Pieces:
+    """What chunk, split or unbind returns: a sequence of slices of one tensor, `count` of them if known."""
+
+    tensor: Tensor
+    op: str
+    dim: Any
+    count: int | None
+    site: Site
+    rank_change: int = 0
+
+
+@dataclass(eq=False)
+class Array:
+    """A tensor outside the graph: a parameter, a buffer or plain data, with the law of its elements.
+
+    `view_of` is set for a slice: writing to it writes part of the other. `phase` and `level` say in which run and
+    under how many unknown conditions it was made.
+    """
+
+    shape: tuple[int | None, ...] | None
+    law: InitLaw
+    parameter: bool = False
+    buffer: bool = False
+    trainable: bool = True
+    frozen_by: Location | None = None
+    site: Site | None = None
+    view_of: Array | None = None
+    phase: int = 0
+    level: int = 0
+
+
+@dataclass(eq=False)
+class Frame:
+    """The names of one running function, class body or file.
+
+    `returns` gathers values returned under conditions that are not known.
+    """
+
+    file: SourceFile
+    names: dict[str, Any]
+    outer: Frame | None = None
+    scope: Any = None
+    owner: UserClass | None = None
+    receiver: Any = None
+    returns: list[Any] = field(default_factory=list)
+    outward: dict[str, Frame] = field(default_factory=dict)
+    yields: list[Any] | None = None
+
+
+@dataclass(eq=False)
+class Function:
+    """A function or lambda of the project, with its defaults evaluated where it was defined."""
+
+    node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+    frame: Frame
+    name: str
+    defaults: list[Any]
+    keyword_defaults: list[Any]
+    owner: UserClass | None = None
+    role: str = "plain"
+    is_generator: bool = False
+    called: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class Bound:
+    """A function of the project bound to its receiver."""
+
+    function: Function
+    receiver: Any
+
+
+@dataclass(eq=False, slots=True)
+class Native:
+    """A callable that the reader itself implements: `call(args, kwargs, site)`."""
+
+    name: str
+    call: Callable[[list[Any], dict[str, Any], Site], Any]
+
+
+@dataclass(eq=False, slots=True)
+class Super:
+    """`super()`: attribute look-up starts after `owner` in the receiver's method resolution order."""
+
+    receiver: Any
+    owner: UserClass
+
+
+@dataclass(eq=False)
+class UserClass:
+    """A class of the project. `torch_base` is the nearest torch.nn class among its ancestors, if any."""
+
+    name: str
+    node: ast.ClassDef
+    frame: Frame
+    bases: list[Any]
+    members: dict[str, Any] = field(default_factory=dict)
+    torch_base: str | None = None
+    is_module: bool = False
+    is_record: bool = False
+    instantiated: bool = False
+
+    @property
+    def ancestors(self) -> list[Any]:
+        """This class, then its bases, depth first, each once (UserClass or External)."""
+        found: list[Any] = []
+        self._gather(found, 0)
+        return found
+
+    def _gather(self, found: list[Any], depth: int) -> None:
+        if self in found or depth > 20:
+            return
+        found.append(self)
+        for base in self.bases:
+            if isinstance(base, UserClass):
+                base._gather(found, depth + 1)
+            elif base not in found:
+                found.append(base)
+
+    def find(self, name: str, after: UserClass | None = None) -> Any:
+        """The member `name` in resolution order (of the classes after `after`), or None."""
+        ancestors = self.ancestors
+        if after is not None and after in ancestors:
+            ancestors = ancestors[ancestors.index(after) + 1 :]
+        for cls in ancestors:
+            if isinstance(cls, UserClass) and name in cls.members:
+                return cls.members[name]
+        return None
+
+
+@dataclass(eq=False)
+class Instance:
+    """An object of a project class that is no module, or a namespace (`cls` None)."""
+
+    cls: UserClass | None
+    attributes: dict[str, Any] = field(default_factory=dict)
+    open: bool = False
+
+
+@dataclass(eq=False)
+class Module:
+    """An nn.Module object.
+
+    `torch` is the torch.nn class it is or derives from ("Linear", "Sequential", "Module"); `cls` the
+    project's class, if any; `opaque` the reason why its forward cannot be read. `inner` is True for modules
+    made while another module was being built or run; `owned` once it is registered in another.
+    """
+
+    torch: str
+    cls: UserClass | None
+    site: Site
+    arguments: dict[str, Any] = field(default_factory=dict)
+    attributes: dict[str, Any] = field(default_factory=dict)
+    children: dict[str, Any] = field(default_factory=dict)
+    parameters: dict[str, Any] = field(default_factory=dict)
+    opaque: str | None = None
+    inner: bool = False
+    owned: bool = False
+    phase: int = 0
+    pretrained: bool = False
+    root_of: str = ""
+    variable: str = ""
+
+    @property
+    def class_name(self) -> str:
+        """The name of its class, without modules."""
+        return self.cls.name if self.cls else self.torch.rpartition(".")[2]
+
+    def walk(self, prefix: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, Module]]:
+        """(path, module) of itself and all registered descendants, each once, in torch's order."""
+        seen = set() if seen is None else seen
+        if id(self) in seen:
+            return
+        seen.add(id(self))
+        yield prefix, self
+        for name, child in list(self.children.items()):
+            if isinstance(child, Module):
+                yield from child.walk(f"{prefix}.{name}" if prefix else name, seen)
+
+
+def contains_tensor(value: Any, depth: int = 0) -> bool:
+    """Whether a graph tensor is in a value, looking into short containers."""
+    if isinstance(value, (Tensor, Pieces)):
+        return True
+    if depth < 3:
+        if isinstance(value, (list, tuple)):
+            return any(contains_tensor(v, depth + 1) for v in value[:64])
+        if isinstance(value, dict):
+            return any(contains_tensor(v, depth + 1) for v in list(value.values())[:64])
+        if isinstance(value, Choice):
+            return any(contains_tensor(v, depth + 1) for v in value.values)
+    return False
+
+
+def is_plain(value: Any, depth: int = 0) -> bool:
+    """Whether a value is wholly concrete Python data."""
+    if value is None or isinstance(value, (int, float, str, bytes, complex, range, slice)) or value is Ellipsis:
+        return True
+    if depth > 6:
+        return False
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return all(is_plain(v, depth + 1) for v in value)
+    if isinstance(value, dict):
+        return all(is_plain(k, depth + 1) and is_plain(v, depth + 1) for k, v in value.items())
+    return False
+
+
+def merge(values: list[Any], reason: str) -> Any:
+    """One value that stands for alternatives: themselves when alike, a Choice of objects, or Unknown."""
+    distinct: list[Any] = []
+    for value in values:
+        for one in value.values if isinstance(value, Choice) else (value,):
+            if not any(same(one, known) for known in distinct):
+                distinct.append(one)
+    if len(distinct) == 1:
+        return distinct[0]
+    if any(isinstance(v, (Module, UserClass, Function, Instance, External, Tensor)) for v in distinct):
+        return Choice(tuple(distinct[:16]))
+    return Unknown(reason, numeric=all(isinstance(v, (int, float)) for v in distinct))
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two values are surely alike."""
+    if a is b:
+        return True
+    if isinstance(a, External) and isinstance(b, External):
+        return a == b
+    try:
+        return type(a) is type(b) and is_plain(a) and is_plain(b) and bool(a == b)
+    except (ValueError, TypeError, RecursionError):
+        return False

@@ -1,0 +1,167 @@
+"""Recurrence written by hand: a hidden state that a class feeds back through its own weights."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+from gradlint.location import Location
+from gradlint.source.evaluate import Evaluator
+from gradlint.source.index import Scope, first_parameter, location
+from gradlint.source.things import external_name
+
+_HIDDEN = re.compile(r"^(h|hx|hid|hidden\w*|h_\w+|state|prev_?(h|hidden|state)\w*|hidden_state|last_hidden|s_prev|h\d)$")
+
+_WEIGHTS = ("torch.nn.Linear", "torch.nn.Parameter", "torch.nn.parameter.Parameter", "torch.nn.Conv", "torch.nn.Bilinear")
+
+
+def handwritten(evaluator: Evaluator, cls: Scope) -> Location | None:
+    """Where a class feeds a hidden state back through its own weights, or None."""
+    forward = cls.method("forward")
+    if forward is None or not isinstance(forward.node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        return None
+    weights = _weight_attributes(evaluator, cls)
+    if not weights:
+        return None
+    me = first_parameter(forward) or "self"
+    for node in ast.walk(forward.node):
+        if isinstance(node, (ast.For, ast.While)):
+            place = _loop(node, weights, me)
+            if place is not None:
+                return location(cls.file, place)
+    return _step_cell(forward, cls, weights, me)
+
+
+def _weight_attributes(evaluator: Evaluator, cls: Scope) -> set[str]:
+    found = set()
+    for name, bindings in cls.attributes.items():
+        for binding in bindings:
+            if isinstance(binding.value, ast.Call) and binding.scope is not None:
+                names = [external_name(t) or "" for t in evaluator.ask(binding.value.func, binding.scope)]
+                if any(n.startswith(_WEIGHTS) for n in names):
+                    found.add(name)
+    return found
+
+
+def _loop(loop: ast.For | ast.While, weights: set[str], me: str) -> ast.AST | None:
+    """A loop over time: a variable is made from itself through the same weight in every turn."""
+    indices = {n.id for n in ast.walk(loop.target) if isinstance(n, ast.Name)} if isinstance(loop, ast.For) else set()
+    if isinstance(loop, ast.For) and _is_over_modules(loop.iter, me):
+        return None
+    body = [n for s in loop.body for n in ast.walk(s)]
+    reads_time = isinstance(loop, ast.While) or any(
+        isinstance(n, ast.Name) and n.id in indices and isinstance(n.ctx, ast.Load) for n in body
+    )
+    if not reads_time or not _takes_input(loop, indices, me):
+        return None
+    flows: dict[str, set[str]] = {}
+    weighted: dict[str, set[str]] = {}
+    places: dict[str, ast.AST] = {}
+    for statement in body:
+        if not isinstance(statement, ast.Assign):
+            continue
+        read = {n.id for n in ast.walk(statement.value) if isinstance(n, ast.Name)}
+        through = {n for use in _weight_uses(statement.value, weights, me) for n in use}
+        for target in statement.targets:
+            for name in (n.id for n in ast.walk(target) if isinstance(n, ast.Name)):
+                flows.setdefault(name, set()).update(read)
+                weighted.setdefault(name, set()).update(through)
+                places.setdefault(name, statement)
+    for name in flows:
+        seen, queue, through_weight = {name}, [(r, r in weighted[name]) for r in flows[name]], False
+        while queue:
+            current, by_weight = queue.pop()
+            if current == name:
+                through_weight = through_weight or by_weight
+                continue
+            if current in seen or current not in flows:
+                continue
+            seen.add(current)
+            queue += [(r, by_weight or r in weighted[current]) for r in flows[current]]
+        if through_weight:
+            return places[name]
+    return None
+
+
+def _weight_uses(value: ast.expr, weights: set[str], me: str) -> list[set[str]]:
+    """The names that go through an own weight inside an expression."""
+    found = []
+    for node in ast.walk(value):
+        parts: list[ast.expr] = []
+        match node:
+            case ast.Call(func=ast.Attribute(value=ast.Name(id=owner), attr=attr), args=args) if (
+                owner == me and attr in weights
+            ):
+                parts = list(args)
+            case ast.Call(args=args) if any(_is_weight(a, weights, me) for a in args):
+                parts = list(args)
+            case ast.BinOp(left=left, op=ast.MatMult(), right=right) if any(
+                _is_weight(x, weights, me) for x in (left, right)
+            ):
+                parts = [left, right]
+        if parts:
+            found.append({n.id for p in parts for n in ast.walk(p) if isinstance(n, ast.Name)} - {me})
+    return found
+
+
+def _is_weight(node: ast.expr, weights: set[str], me: str) -> bool:
+    match node:
+        case ast.Attribute(value=ast.Name(id=owner), attr=attr):
+            return owner == me and attr in weights
+        case ast.Attribute(value=inner, attr="T" | "weight" | "data"):
+            return _is_weight(inner, weights, me)
+        case ast.Call(func=ast.Attribute(value=inner, attr="t")):
+            return _is_weight(inner, weights, me)
+    return False
+
+
+def _is_over_modules(iterable: ast.expr, me: str) -> bool:
+    """`for layer in self.layers`, `enumerate(self.blocks)`, `zip(self.a, self.b)`."""
+    return any(
+        isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name) and n.value.id == me
+        for n in ast.walk(iterable)
+        if not isinstance(getattr(n, "ctx", None), ast.Store)
+    ) and not any(isinstance(n, ast.Name) and n.id == "range" for n in ast.walk(iterable))
+
+
+def _takes_input(loop: ast.For | ast.While, indices: set[str], me: str) -> bool:
+    """Whether each turn reads its own element of a sequence, and not its own module of a list."""
+    takes = isinstance(loop, ast.For) and not any(
+        isinstance(n, ast.Name) and n.id == "range" for n in ast.walk(loop.iter)
+    )
+    for statement in loop.body:
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load):
+                used = {n.id for n in ast.walk(node.slice) if isinstance(n, ast.Name)}
+                if used & indices or (isinstance(loop, ast.While) and used):
+                    if any(isinstance(n, ast.Name) and n.id == me for n in ast.walk(node.value)):
+                        return False
+                    takes = True
+    return takes
+
+
+def _step_cell(forward: Scope, cls: Scope, weights: set[str], me: str) -> Location | None:
+    """One step of a recurrence, `forward(x, hidden)`, that makes the next hidden state with an own weight.
+
+    The loop stands in the training script; the class shows it by a parameter that it takes and gives back, and by
+    the method that makes the first state.
+    """
+    arguments = forward.parameters
+    assert arguments is not None
+    states = [a.arg for a in arguments.args[1:] if _HIDDEN.match(a.arg)]
+    starts = any(re.search(r"init_?hidden|init_?state|initial_state", c.name, re.IGNORECASE) for c in cls.children)
+    if not states or not starts:
+        return None
+    assert isinstance(forward.node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    carried = set(states)
+    for node in ast.walk(forward.node):
+        if isinstance(node, ast.Assign):
+            read = {n.id for n in ast.walk(node.value) if isinstance(n, ast.Name)}
+            if not read & carried:
+                continue
+            weighted = any(use & carried for use in _weight_uses(node.value, weights, me))
+            names = {n.id for t in node.targets for n in ast.walk(t) if isinstance(n, ast.Name)}
+            if weighted and any(_HIDDEN.match(n) for n in names):
+                return location(cls.file, node)
+            carried |= names
+    return None
