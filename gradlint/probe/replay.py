@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gradlint.probe.statistics import precise
+
 
 class UnknownOptimizerError(ValueError):
     """torch.optim has no optimizer of that name, or it needs more than a gradient; the message is one line."""
@@ -108,17 +110,16 @@ def total_norm(parameters: Iterable[Tensor]) -> float:
     return float(torch.linalg.vector_norm(torch.stack([n.float().to(norms[0].device) for n in norms])))
 
 
-def update_ratios(parameters: Iterable[tuple[str, nn.Parameter, Tensor]], recipe: Recipe) -> dict[str, Tensor]:
-    """‖Δw‖ and ‖w‖ of the first optimizer step by parameter name, as device tensors of two.
+def update_norms(parameters: Iterable[tuple[str, nn.Parameter, Tensor]], recipe: Recipe) -> dict[str, Tensor]:
+    """‖Δw‖ of the first optimizer step by parameter name, as scalars on the device.
 
-    Each parameter is stepped alone on a copy, so that no more than one is held twice.
+    Each parameter is stepped alone on a copy, so that no more than one is held twice. Raises
+    UnknownOptimizerError.
     """
     norms: dict[str, Tensor] = {}
     for name, parameter, gradient in parameters:
         copy = parameter.detach().clone().requires_grad_()
         copy.grad = gradient
         recipe.build([copy]).step()
-        change = torch.linalg.vector_norm((copy.detach() - parameter.detach()).float())
-        size = torch.linalg.vector_norm(parameter.detach().float())
-        norms[name] = torch.stack([change, size])
+        norms[name] = torch.linalg.vector_norm(copy.detach() - parameter.detach(), dtype=precise(parameter.device))
     return norms

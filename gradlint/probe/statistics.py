@@ -174,7 +174,7 @@ def _to_host(rows: list[Tensor]) -> list[list[float]]:
     return answer
 
 
-def _precise(device: torch.device) -> torch.dtype:
+def precise(device: torch.device) -> torch.dtype:
     """float64, in which squares of float32's smallest and largest numbers neither vanish nor overflow."""
     return torch.float32 if device.type == "mps" else torch.float64
 
@@ -248,11 +248,11 @@ def _reduce_group(group: list[_Held]) -> list[Tensor]:
 
 def _reduce(stack: Tensor, flat: tuple[float, float] | None) -> Tensor:
     """As `_reduce_all` for a stack of matrices of one shape: (count, samples, columns) → (count, 4)."""
-    precise = stack.to(_precise(stack.device))
-    columns = precise.sum(1)
+    wide = stack.to(precise(stack.device))
+    columns = wide.sum(1)
     total = columns.sum(1)
     column_square = torch.linalg.vecdot(columns, columns)
-    everything = precise.flatten(1)
+    everything = wide.flatten(1)
     square = torch.linalg.vecdot(everything, everything)
     if flat is None:
         outside = torch.zeros_like(total)
