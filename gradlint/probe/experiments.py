@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlint.graph.model import RECTIFIERS, ModelGraph, Node
+from gradlint.graph.naming import clean_path, wrapped_paths
 from gradlint.probe.curvature import largest_eigenvalue
 from gradlint.probe.experiment import Experiment
 from gradlint.probe.initialization import (
@@ -30,7 +31,6 @@ from gradlint.probe.targets import (
     chosen_layers,
     fed_activation,
     parameters_of,
-    plain_name,
     weights_of,
 )
 
@@ -229,7 +229,9 @@ def _train(experiment: Experiment, subject: Subject, module: nn.Module, seed: in
 
 def _recurrent(experiment: Experiment, graph: ModelGraph, module: nn.Module) -> list[nn.Module]:
     """The recurrent layers that the experiment names, all of the model if it names none."""
-    layers = {plain_name(n): m for n, m in module.named_modules() if isinstance(m, (nn.RNNBase, nn.RNNCellBase))}
+    wrapped = wrapped_paths(module)
+    kinds = (nn.RNNBase, nn.RNNCellBase)
+    layers = {clean_path(n, wrapped): m for n, m in module.named_modules() if isinstance(m, kinds)}
     if not experiment.nodes:
         return list(layers.values())
     paths = set()

@@ -252,15 +252,21 @@ def beyond_spread(ratio: Ratio | None, bands: Bands) -> bool | None:
 def diverges(measurement: Measurement | None) -> bool | None:
     """Whether steps on the same batch end above 1.5 times the first loss (or not finite); None if not measured.
 
-    A curve that rose above it on the way and came back does not diverge: nets catapult out of sharp regions.
+    Where the optimizer has momentum β, plain SGD at lr/(1−β) counts too: ten steps do not build the momentum up. A
+    curve that rose on the way and came back does not diverge: nets catapult out of sharp regions.
     """
-    if measurement is None or measurement.error or len(measurement.losses) < 2:
+    if measurement is None or measurement.error:
         return None
-    first, last = measurement.losses[0], measurement.losses[-1]
-    if not math.isfinite(first):
+    ends = [_diverging(losses) for losses in (measurement.losses, measurement.plain_losses)]
+    known = [end for end in ends if end is not None]
+    return any(known) if known else None
+
+
+def _diverging(losses: Sequence[float]) -> bool | None:
+    if len(losses) < 2 or not math.isfinite(losses[0]):
         return None
     # A loss that may be negative (a reward) has no scale to multiply; only blowing up tells there.
-    return not math.isfinite(last) or (first > 0 and last > DIVERGENCE * first)
+    return not math.isfinite(losses[-1]) or (losses[0] > 0 and losses[-1] > DIVERGENCE * losses[0])
 
 
 def progresses(measurement: Measurement | None) -> bool | None:

@@ -120,9 +120,9 @@ def measure(
             output = module(*args, **kwargs)
         value = loss(output)
         del output
-        trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
-        gradients = gradients_of(value, list(trained.values()))
-        weights = Weights.read(module, dict(zip(trained, gradients, strict=True)), recipe)
+        trained = [p for p in module.parameters() if p.requires_grad]
+        gradients = gradients_of(value, trained)
+        weights = Weights.read(module, {id(p): g for p, g in zip(trained, gradients, strict=True)}, recipe)
         del gradients
         seen, dead = ledger.read()
     layers = {
@@ -175,25 +175,24 @@ class Weights:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def read(cls, module: nn.Module, gradients: Mapping[str, Tensor | None], recipe: Recipe | None) -> Weights:
-        """Norms of a module's parameters, one synchronisation for them all."""
-        table = parameters_of(module)
-        reached = {name: g for name, g in gradients.items() if g is not None}
+    def read(cls, module: nn.Module, gradients: Mapping[int, Tensor | None], recipe: Recipe | None) -> Weights:
+        """Norms of a module's parameters, whose gradients are given by identity; one synchronisation for all."""
+        parameters = {id(p): p for p in module.parameters() if p.device.type != "meta"}
+        reached = {key: g for key, g in gradients.items() if g is not None}
         notes: tuple[str, ...] = ()
-        updates: dict[str, Tensor] = {}
+        updates: dict[int, Tensor] = {}
         if recipe is not None:
             try:
-                updates = update_norms(((name, table[name], g) for name, g in reached.items()), recipe)
+                updates = update_norms(((parameters[key], g) for key, g in reached.items()), recipe)
             except (UnknownOptimizerError, TypeError, ValueError, RuntimeError) as error:
                 notes = (f"no update ratio: {error}".splitlines()[0],)
-        sizes = {id(p): _norm(p.detach()) for p in table.values() if p.device.type != "meta"}
-        parts = ([_norm(g) for g in reached.values()], list(sizes.values()), list(updates.values()))
-        values = iter(_read(parts[0] + parts[1] + parts[2]))
+        norms = [_norm(g) for g in reached.values()]
+        values = iter(_read([*norms, *(_norm(p.detach()) for p in parameters.values()), *updates.values()]))
         return cls(
-            table=table,
-            gradient={id(table[name]): next(values) for name in reached},
-            size={key: next(values) for key in sizes},
-            update={id(table[name]): next(values) for name in updates},
+            table=parameters_of(module),
+            gradient={key: next(values) for key in reached},
+            size={key: next(values) for key in parameters},
+            update={key: next(values) for key in updates},
             notes=notes,
         )
 

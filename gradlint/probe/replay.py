@@ -110,16 +110,18 @@ def total_norm(parameters: Iterable[Tensor]) -> float:
     return float(torch.linalg.vector_norm(torch.stack([n.float().to(norms[0].device) for n in norms])))
 
 
-def update_norms(parameters: Iterable[tuple[str, nn.Parameter, Tensor]], recipe: Recipe) -> dict[str, Tensor]:
-    """‖Δw‖ of the first optimizer step by parameter name, as scalars on the device.
+def update_norms(parameters: Iterable[tuple[Tensor, Tensor]], recipe: Recipe) -> dict[int, Tensor]:
+    """‖Δw‖ of the first optimizer step by the parameter's identity, as scalars on the device.
 
-    Each parameter is stepped alone on a copy, so that no more than one is held twice. Raises
-    UnknownOptimizerError.
+    `parameters` are pairs of a parameter and its gradient. Each is stepped alone on a copy, so that no more than one
+    is held twice. Raises UnknownOptimizerError.
     """
-    norms: dict[str, Tensor] = {}
-    for name, parameter, gradient in parameters:
+    norms: dict[int, Tensor] = {}
+    for parameter, gradient in parameters:
         copy = parameter.detach().clone().requires_grad_()
         copy.grad = gradient
         recipe.build([copy]).step()
-        norms[name] = torch.linalg.vector_norm(copy.detach() - parameter.detach(), dtype=precise(parameter.device))
+        norms[id(parameter)] = torch.linalg.vector_norm(
+            copy.detach() - parameter.detach(), dtype=precise(parameter.device)
+        )
     return norms

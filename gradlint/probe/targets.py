@@ -9,6 +9,7 @@ from itertools import pairwise
 from torch import nn
 
 from gradlint.graph.model import ModelGraph, Node
+from gradlint.graph.naming import clean_path, wrapped_paths
 
 TRANSPARENT = frozenset({"reshape", "dropout", "scale", "normalization", "pool", "upsample", "add", "cat", "identity"})
 """Kinds that may stand between a weighted layer and the activation that it feeds."""
@@ -142,18 +143,10 @@ def _reaches(graph: ModelGraph, source: Node, target: Node) -> bool:
     return False
 
 
-def plain_name(name: str) -> str:
-    """A parameter's or module's path without the wrappers of DDP and torch.compile."""
-    return ".".join(part for part in name.split(".") if part not in ("module", "_orig_mod", "_fsdp_wrapped_module"))
-
-
 def parameters_of(module: nn.Module) -> dict[str, nn.Parameter]:
-    """All parameters by name, tied ones under each of their names, with and without the wrappers' prefixes."""
-    table: dict[str, nn.Parameter] = {}
-    for name, parameter in module.named_parameters(remove_duplicate=False):
-        table[name] = parameter
-        table.setdefault(plain_name(name), parameter)
-    return table
+    """All parameters by their name in the graph (no wrapper's prefixes), tied ones under each of their names."""
+    wrapped = wrapped_paths(module)
+    return {clean_path(n, wrapped): p for n, p in module.named_parameters(remove_duplicate=False)}
 
 
 def weights_of(node: Node, table: Mapping[str, nn.Parameter]) -> Iterator[tuple[str, nn.Parameter]]:

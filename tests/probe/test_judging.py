@@ -92,6 +92,11 @@ def test_learning_rates_separate():
     assert judging.lr_separates(curve(1.0, 9.0), None) is None
 
 
+def test_momentum_diverges_when_plain_sgd_at_its_long_run_rate_does():
+    assert judging.diverges(Measurement("step", losses=(1.0, 1.2), plain_losses=(1.0, 3.0)))
+    assert not judging.diverges(Measurement("step", losses=(1.0, 0.9), plain_losses=(1.0, 1.2)))
+
+
 def test_spikes_need_a_tenfold_norm():
     assert judging.spikes([1.0, 1.1, 0.9, 12.0])
     assert not judging.spikes([1.0, 1.1, 0.9, 2.0])
