@@ -21,7 +21,7 @@ def merge(findings: Iterable[Finding]) -> list[Finding]:
     """
     unique = _once(findings)
     groups = _groups(unique)
-    merged = {i: finding for i, finding in enumerate(unique)}
+    merged = dict(enumerate(unique))
     for group in groups:
         first, *others = sorted(group, key=lambda i: _order(unique[i]))
         for i in others:

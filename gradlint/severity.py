@@ -198,7 +198,7 @@ def measured_path(
     g: Ratio | None = gradient_ratio(measurement, layers[0], layers[-1])
     ratio_severity = classify(g.median, options.ratio(algorithm), claimed=claimed) if g else None
     classes = [ratio_severity]
-    reasons = []
+    reasons: list[str] = []
     absolute, forward = options.absolute.log10(), options.forward.log10()
     norms: list[tuple[str, float]] = []
     for name in layers:

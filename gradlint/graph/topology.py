@@ -155,7 +155,10 @@ class Topology:
             seen.add((i, weights))
             node = self.nodes[i]
             if i != other and self.reaches(i, other):
-                return self._skip(merge, i, other, weights, gated)
+                skip = self._skip(merge, i, other, weights, gated)
+                if skip is not None or not gated:
+                    return skip
+                continue  # The gate itself is common to both; the carried signal lies further back.
             if i == other:
                 return None
             if node.op in BLOCKS_GRADIENT:

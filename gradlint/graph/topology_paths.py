@@ -14,6 +14,9 @@ HOMOGENEOUS = frozenset({"relu", "leaky_relu", "prelu"})
 ENDS_STACK = frozenset({"unknown", "softmax", "recurrent", "loop", "attention", "embedding"})
 """Kinds after which a stack of activations starts anew: they rescale the signal, or nothing is known of it."""
 
+RESTARTS = frozenset({"recurrent", "loop", "unknown"})
+"""Kinds behind which a run of layers is counted anew."""
+
 PASSED = frozenset({"reshape", "pool", "dropout", "scale", "add", "upsample", "cat"})
 """What may stand between a weighted layer and the activation that it feeds."""
 
@@ -150,13 +153,25 @@ def longest_run(graph: ModelGraph) -> Run | None:
     Where branches run side by side the shortest counts: gradient takes it. Layers inside a skip are not in a
     run, and a merge begins a new one. Where the graph was not read to its end the run is a lower bound.
     """
-    best: _Count | None = None
-    for count in _counts(graph):
-        if count is not None and count.layers and (best is None or len(count.layers) > len(best.layers)):
-            best = count
-    if best is None:
+    best = max(_ends(graph), key=lambda c: len(c.layers), default=None)
+    if best is None or not best.layers:
         return None
     return Run(tuple(graph.nodes[i] for i in best.layers), best.norm)
+
+
+def _ends(graph: ModelGraph) -> list[_Count]:
+    """The counts where runs end: at the outputs, where a skip parts, and before what starts a run anew."""
+    paths = topology(graph)
+    counts = _counts(graph)
+    ends = [counts[skip.source] for skip in paths.skips]
+    for node in graph.nodes:
+        if node.kind in RESTARTS or node.op == "detach":
+            ends += [counts[i] for i in node.inputs if i < node.id]
+        elif node.kind == "output":
+            ends += [counts[i] for i in node.inputs]
+        elif not graph.consumers[node.id] and node.id == graph.nodes[-1].id:
+            ends.append(counts[node.id])
+    return [c for c in ends if c is not None]
 
 
 def _counts(graph: ModelGraph) -> list[_Count | None]:
@@ -169,7 +184,7 @@ def _counts(graph: ModelGraph) -> list[_Count | None]:
         if node.id in paths.innermost or node.id in paths.side:
             counts.append(None)
             continue
-        if node.id in paths.merges or node.kind in ("recurrent", "loop", "unknown") or node.op == "detach":
+        if node.id in paths.merges or node.kind in RESTARTS or node.op == "detach":
             counts.append(_Count() if paths.from_input[node.id] else None)
             continue
         reached = [counts[i] for i in node.inputs if i < node.id and paths.from_input[i]]

@@ -1,0 +1,258 @@
+"""What the rules over graphs say of hand-written nets, healthy and not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from gradlint.finding import Severity
+from gradlint.graph.model import InitLaw
+from gradlint.graph.profile import Profile, RecurrenceProfile
+from gradlint.location import Location
+from gradlint.rule import Context
+from gradlint.rules.deep_without_norm import DeepWithoutNorm
+from gradlint.rules.no_skip_connections import NoSkipConnections
+from gradlint.rules.rectifier_init import RectifierInit
+from gradlint.rules.saturating_stack import SaturatingStack
+from gradlint.rules.vanishing_recurrence import VanishingRecurrence
+from gradlint.source.script import Optimizer, ParameterGroup
+from gradlint.source.value import UNKNOWN
+from tests.rules.build import Net, he_law, normal_law, sloped, xavier_law
+
+
+def trained_by(algorithm):
+    group = ParameterGroup((), "all", UNKNOWN)
+    optimizer = Optimizer("optimizer", (algorithm,), Location("train.py", 90), (group,), UNKNOWN)
+    return Context(optimizers=(optimizer,))
+
+
+def check(rule, graph, decades=0.0, context=None, **profile):
+    return list(rule.check_graph(graph, sloped(graph, decades, **profile), context or Context()))
+
+
+def headed(net):
+    net.linear(10)
+    return net.graph()
+
+
+# ---- GL101 ------------------------------------------------------------------------------------------------
+
+
+def test_sigmoid_stack_severity_follows_the_number():
+    graph = headed(Net().dense(5, "sigmoid"))
+    severities = [check(SaturatingStack(), graph, d)[0].severity for d in (-0.1, -1.2, -1.7)]
+    assert severities == [Severity.INFO, Severity.WARNING, Severity.ERROR]
+
+
+def test_sgd_is_judged_more_strictly_than_adam():
+    graph = headed(Net().dense(5, "tanh"))
+    sgd = check(SaturatingStack(), graph, -0.9, trained_by("SGD"))[0]
+    adam = check(SaturatingStack(), graph, -0.9, trained_by("Adam"))[0]
+    assert (sgd.severity, adam.severity) == (Severity.WARNING, Severity.INFO)
+
+
+def test_stack_is_reported_at_its_first_activation_with_the_others_related():
+    graph = headed(Net().dense(4, "sigmoid"))
+    (finding,) = check(SaturatingStack(), graph, -2.2)
+    first, *others = (n for n in graph.nodes if n.op == "sigmoid")
+    assert finding.location == first.constructor
+    assert [r.location for r in finding.related] == [n.constructor for n in others]
+    assert "will not train" in finding.message
+    assert finding.evidence.predicted_gradient_ratio == pytest.approx(10**-6.6)
+
+
+def test_two_saturating_layers_are_silent_unless_the_option_says_so():
+    graph = headed(Net().dense(2, "tanh"))
+    assert check(SaturatingStack(), graph) == []
+    assert len(check(SaturatingStack(SaturatingStack.Options(minimum=2)), graph)) == 1
+
+
+def test_low_confidence_claims_no_more_than_the_fact():
+    graph = headed(Net().dense(5, "sigmoid"))
+    (finding,) = check(SaturatingStack(), graph, -3, confidence="low")
+    assert finding.severity is Severity.INFO
+
+
+def test_void_prediction_claims_no_more_than_the_fact():
+    graph = headed(Net().dense(5, "sigmoid"))
+    (finding,) = check(SaturatingStack(), graph, -3, void=tuple(True for _ in graph.nodes), layers=())
+    assert finding.severity is Severity.INFO
+    assert finding.evidence.predicted_gradient_ratio is None
+
+
+def test_uncertain_prediction_is_taken_at_its_healthy_edge():
+    graph = headed(Net().dense(5, "sigmoid"))
+    sure = check(SaturatingStack(), graph, -1.7)[0]
+    wide = check(SaturatingStack(), graph, -1.7, uncertainty_at=tuple(3.0 * (n.id < 4) for n in graph.nodes))[0]
+    assert (sure.severity, wide.severity) == (Severity.ERROR, Severity.INFO)
+
+
+def test_loaded_weights_are_not_judged_by_their_init():
+    graph = headed(Net().dense(5, "sigmoid"))
+    assert check(SaturatingStack(), replace(graph, pretrained=True), -2) == []
+
+
+# ---- GL201 ------------------------------------------------------------------------------------------------
+
+
+def test_small_normal_before_relu_is_one_finding_at_the_init_call():
+    graph = headed(Net().dense(5, "relu", law=normal_law(0.01, 64, 64, line=7)))
+    (finding,) = check(RectifierInit(), graph, -1.7)
+    assert finding.location == Location("train.py", 7)
+    assert "5 layers" in finding.message
+    assert finding.severity is Severity.ERROR
+
+
+@pytest.mark.parametrize(
+    "law",
+    [he_law(64, 64), he_law(64, 256, "fan_out"), he_law(256, 64, "fan_in"), normal_law((2 / 64) ** 0.5, 64, 64)],
+)
+def test_he_by_any_spelling_is_silent(law):
+    assert check(RectifierInit(), headed(Net().dense(4, "relu", law=law)), 0) == []
+
+
+def test_xavier_before_relu_is_info():
+    (finding,) = check(RectifierInit(), headed(Net().dense(3, "relu", law=xavier_law(64, 64))), -0.15)
+    assert finding.severity is Severity.INFO
+    assert "0.71" in finding.message
+
+
+def test_xavier_before_tanh_is_right():
+    assert check(RectifierInit(), headed(Net().dense(4, "tanh", law=xavier_law(64, 64)))) == []
+
+
+def test_he_before_tanh_is_the_mirror():
+    (finding,) = check(RectifierInit(), headed(Net().dense(4, "tanh", law=he_law(64, 64))))
+    assert "Xavier" in finding.message
+
+
+def test_a_norm_behind_the_layer_removes_the_finding():
+    graph = headed(Net().dense(5, "relu", norm="batch_norm", law=normal_law(0.02, 64, 64)))
+    assert check(RectifierInit(), graph) == []
+
+
+def test_transformer_recipe_is_right():
+    net = Net()
+    x = net.linear(law=normal_law(0.02, 64, 64))
+    for _ in range(6):
+        net.norm(at=x)
+        net.linear(256, law=normal_law(0.02, 64, 256))
+        net.act("gelu")
+        x = net.add(x, net.linear(64, law=normal_law(0.02, 256, 64)))
+    net.norm()
+    assert check(RectifierInit(), headed(net)) == []
+
+
+def test_dcgan_discriminator_is_right():
+    net = Net()
+    net.linear(law=normal_law(0.02, 64, 64))
+    net.act("leaky_relu", negative_slope=0.2)
+    for _ in range(3):
+        net.linear(law=normal_law(0.02, 64, 64))
+        net.norm("batch_norm")
+        net.act("leaky_relu", negative_slope=0.2)
+    net.linear(1, law=normal_law(0.02, 64, 1))
+    net.act("sigmoid")
+    assert check(RectifierInit(), net.graph()) == []
+
+
+def test_output_head_is_not_judged():
+    net = Net().dense(2, "relu", law=he_law(64, 64))
+    net.linear(10, law=xavier_law(64, 10))
+    assert check(RectifierInit(), net.graph()) == []
+
+
+def test_small_init_on_a_residual_branch_is_fixup():
+    net = Net()
+    x = net.linear(law=he_law(64, 64))
+    for _ in range(4):
+        net.act(at=net.linear(at=x, law=normal_law(0.01, 64, 64)))
+        x = net.add(x, net.linear(law=normal_law(0.01, 64, 64)))
+    assert check(RectifierInit(), headed(net)) == []
+
+
+def test_shallow_default_init_is_silent():
+    assert check(RectifierInit(), headed(Net().dense(5, "relu")), -0.39) == []
+
+
+def test_deep_default_init_is_reported_once_at_its_first_layer():
+    graph = headed(Net().dense(16, "relu"))
+    (finding,) = check(RectifierInit(), graph, -0.39)
+    assert finding.location == graph.nodes[1].constructor
+    assert finding.severity is Severity.WARNING
+
+
+def test_deep_default_init_with_norm_is_silent():
+    assert check(RectifierInit(), headed(Net().dense(16, "relu", norm="batch_norm")), 0.08) == []
+
+
+def test_unknown_law_is_not_guessed():
+    law = InitLaw("unknown", origin="explicit")
+    assert check(RectifierInit(), headed(Net().dense(5, "relu", law=law)), -2) == []
+
+
+def test_gain_is_known_without_widths():
+    law = InitLaw("normal", gain_squared=1.0, origin="explicit", scheme="xavier_normal", location=Location("a.py", 3))
+    net = Net(shape=None).dense(3, "relu", law=law)
+    (finding,) = check(RectifierInit(), headed(net))
+    assert "0.71" in finding.message
+
+
+# ---- GL301, GL102 -----------------------------------------------------------------------------------------
+
+
+def test_twenty_one_layers_without_a_path_around_are_info_until_the_gradient_suffers():
+    graph = headed(Net().dense(20, "relu", norm="batch_norm"))
+    assert check(NoSkipConnections(), graph, 0.0)[0].severity is Severity.INFO
+    assert check(NoSkipConnections(), graph, 0.2)[0].severity is Severity.WARNING
+    assert check(NoSkipConnections(), headed(Net().dense(19, "relu", norm="batch_norm")), 0.08) == []
+
+
+def test_residual_blocks_have_a_path_around():
+    net = Net()
+    x = net.linear()
+    for _ in range(30):
+        net.norm("batch_norm", at=net.linear(at=x))
+        x = net.add(x, net.linear(at=net.act()))
+    assert check(NoSkipConnections(), headed(net)) == []
+
+
+def test_fewer_layers_when_the_prediction_says_so():
+    graph = headed(Net().dense(14, "relu", norm="batch_norm"))
+    assert len(check(NoSkipConnections(), graph, 0.3)) == 1
+
+
+def test_deep_without_norm_needs_a_bad_prediction():
+    graph = headed(Net().dense(12, "relu"))
+    assert check(DeepWithoutNorm(), graph, 0.0) == []
+    assert check(DeepWithoutNorm(), graph, -0.5)[0].severity is Severity.WARNING
+    assert check(DeepWithoutNorm(), headed(Net().dense(12, "relu", norm="layer_norm")), -0.5) == []
+
+
+# ---- GL111 ------------------------------------------------------------------------------------------------
+
+
+def recurrent(final):
+    net = Net(shape=(32, 50, 64))
+    rnn = net.node("recurrent", "rnn", (0,), attributes={"steps": 50}, shape=(32, 50, 64), name="rnn")
+    if final:
+        net.node("reshape", "select", (rnn,), attributes={"index": -1, "dim": 1}, shape=(32, 64))
+    else:
+        net.node("reduce", "mean", (rnn,), shape=(32, 64))
+    return headed(net), rnn
+
+
+@pytest.mark.parametrize(
+    ("final", "total", "severities"),
+    [
+        (True, -13.0, [Severity.WARNING]),
+        (True, -4.0, [Severity.INFO]),
+        (True, -0.5, []),
+        (False, -13.0, []),
+    ],
+)
+def test_recurrence_that_vanishes_towards_its_first_step(final, total, severities):
+    graph, rnn = recurrent(final)
+    profile = Profile((), recurrence={rnn: RecurrenceProfile(50, total / 50, total)})
+    assert [f.severity for f in VanishingRecurrence().check_graph(graph, profile, Context())] == severities

@@ -1,0 +1,189 @@
+"""Verdicts are pure functions of what was measured."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from gradlint.finding import Outcome, Severity
+from gradlint.location import Location
+from gradlint.probe.experiment import LayerMeasurement, Measurement, Measurements
+from gradlint.replay import StepSubject
+from gradlint.rule import Context
+from gradlint.rules.finetune_lr_too_high import FinetuneLrTooHigh, RateSubject
+from gradlint.rules.lr_diverges import DivergeSubject, LrDiverges
+from gradlint.rules.rectifier_init import RectifierInit
+from gradlint.rules.saturating_stack import SaturatingStack
+from gradlint.rules.unclipped_recurrent_step import GROWN, UnclippedRecurrentStep
+from gradlint.rules.unclipped_step import UnclippedStep
+from tests.rules.build import Net, measured, sloped, xavier_law
+
+HERE = Location("train.py", 5)
+
+
+def stack(decades, count=5):
+    net = Net().dense(count, "sigmoid")
+    net.linear(10)
+    graph = net.graph()
+    (finding,) = SaturatingStack().check_graph(graph, sloped(graph, decades), Context())
+    return finding
+
+
+def judged(finding, ratio, **whatif):
+    layers = finding.subject.layers
+    of = {"baseline": measured(layers, ratio)}
+    of |= {key.replace("_", " "): measured(layers, value) for key, value in whatif.items()}
+    return SaturatingStack().judge(finding, Measurements(of))
+
+
+def test_measured_harm_confirms_at_the_measured_severity():
+    finding = stack(-1.2)
+    assert finding.severity is Severity.WARNING
+    verdict = judged(finding, 1e-9, ReLU_with_He_init=0.8)
+    assert (verdict.outcome, verdict.severity) == (Outcome.CONFIRMED, Severity.ERROR)
+    assert verdict.evidence.measured_gradient_ratio == pytest.approx(1e-9)
+    assert verdict.evidence.whatif == {"ReLU with He init": pytest.approx(0.8)}
+
+
+def test_a_measurement_that_is_milder_lowers_the_severity():
+    verdict = judged(stack(-2), 10**-4.6, LayerNorm=1.0)
+    assert (verdict.outcome, verdict.severity) == (Outcome.CONFIRMED, Severity.WARNING)
+
+
+def test_healthy_measurement_refutes_a_claimed_harm():
+    verdict = judged(stack(-1.2), 0.5)
+    assert (verdict.outcome, verdict.severity) == (Outcome.REFUTED, Severity.INFO)
+
+
+def test_near_miss_stays_in_its_class():
+    assert judged(stack(-1.2), 10**-3.8, LayerNorm=1.0).severity is Severity.WARNING
+    assert judged(stack(-1.2), 10**-3.6, LayerNorm=1.0).severity is Severity.INFO
+
+
+def test_fact_is_confirmed_by_its_effect_per_layer():
+    finding = stack(-0.24)
+    assert finding.severity is Severity.INFO
+    assert judged(finding, 10 ** (-0.24 * 4)).outcome is Outcome.CONFIRMED
+    assert judged(finding, 1.0).outcome is Outcome.REFUTED
+
+
+def test_no_remedy_helps_is_not_a_confirmation():
+    verdict = judged(stack(-2), 1e-8, ReLU_with_He_init=1e-8, LayerNorm=1e-8)
+    assert verdict.outcome is Outcome.UNVERIFIED
+
+
+def test_unmeasured_is_unverified_with_the_reason():
+    finding = stack(-2)
+    assert SaturatingStack().judge(finding, Measurements()).outcome is Outcome.UNVERIFIED
+    failed = Measurements({"baseline": Measurement("baseline", error="out of memory")})
+    assert SaturatingStack().judge(finding, failed).reason == "out of memory"
+
+
+def test_nonfinite_forward_is_an_error():
+    finding = stack(-1.2)
+    baseline = replace(measured(finding.subject.layers, 0.5), first_nonfinite="fc3")
+    verdict = SaturatingStack().judge(finding, Measurements({"baseline": baseline}))
+    assert verdict.severity is Severity.ERROR
+    assert "fc3" in verdict.reason
+
+
+def test_thresholds_are_options():
+    from gradlint.severity import Band
+
+    options = SaturatingStack.Options(ratio_adaptive=Band((1e-9, 1e9), (1e-12, 1e12), (1e-15, 1e15)))
+    net = Net().dense(5, "sigmoid")
+    net.linear(10)
+    graph = net.graph()
+    (finding,) = SaturatingStack(options).check_graph(graph, sloped(graph, -2.0), Context())
+    assert finding.severity is Severity.INFO
+
+
+def test_stated_gain_of_an_init_is_measured():
+    net = Net().dense(2, "relu", law=xavier_law(64, 64))
+    net.linear(10)
+    graph = net.graph()
+    rule = RectifierInit()
+    (finding,) = rule.check_graph(graph, sloped(graph, -0.1), Context())
+    layer = finding.subject.layer
+
+    def outcome(before, after):
+        base = measured(finding.subject.path.layers, 0.8)
+        he = measured(finding.subject.path.layers, 0.9)
+        base.layers[layer] = LayerMeasurement(layer, activation_std=before, weight_gradient=0.1)
+        he.layers[layer] = LayerMeasurement(layer, activation_std=after, weight_gradient=0.1)
+        return rule.judge(finding, Measurements({"baseline": base, "He init": he})).outcome
+
+    assert outcome(0.71, 1.0) is Outcome.CONFIRMED
+    assert outcome(1.0, 1.0) is Outcome.REFUTED
+
+
+def recurrent_finding():
+    rule = UnclippedRecurrentStep()
+    return rule, rule.finding(HERE, "m", subject=StepSubject("SGD", 0.1, 0.0, steps=50))
+
+
+def test_small_gradient_at_init_never_refutes_an_unclipped_recurrence():
+    rule, finding = recurrent_finding()
+    quiet = Measurement("step", gradient_norms=(0.1,) * 10, losses=(1.0,) * 11)
+    fading = tuple(0.6 ** (50 - t) for t in range(50))
+    of = {
+        "step": quiet,
+        "unroll": Measurement("unroll", hidden_state_gradients=fading),
+        GROWN: Measurement("unroll", hidden_state_gradients=fading),
+    }
+    verdict = rule.judge(finding, Measurements(of))
+    assert verdict.outcome is Outcome.UNVERIFIED
+    assert "bounded at init" in verdict.reason
+    assert "GL111" in verdict.reason
+
+
+def test_spike_or_grown_explosion_confirms_an_unclipped_recurrence():
+    rule, finding = recurrent_finding()
+    spiky = Measurement("step", gradient_norms=(0.1, 0.1, 5.0, 0.1))
+    assert rule.judge(finding, Measurements({"step": spiky})).outcome is Outcome.CONFIRMED
+    grown = Measurement("unroll", hidden_state_gradients=tuple(1.4 ** (50 - t) for t in range(50)))
+    assert rule.judge(finding, Measurements({GROWN: grown})).outcome is Outcome.CONFIRMED
+
+
+def test_fine_tuning_rate_needs_the_real_weights():
+    rule = FinetuneLrTooHigh()
+    finding = rule.finding(HERE, "m", subject=RateSubject(StepSubject("AdamW", 5e-4), 5e-4, 2e-5))
+
+    def verdict(script, usual, batch="real"):
+        of = {
+            "lr 5e-4": Measurement("step", losses=script, batch=batch),
+            "lr 2e-5": Measurement("step", losses=usual, batch=batch),
+        }
+        return rule.judge(finding, Measurements(of)).outcome
+
+    assert verdict((0.7, 2.0), (0.7, 0.5)) is Outcome.CONFIRMED
+    assert verdict((0.7, 0.7), (0.7, 0.5)) is Outcome.CONFIRMED
+    assert verdict((0.7, 0.2), (0.7, 0.5)) is Outcome.REFUTED
+    assert verdict((0.7, 2.0), (0.7, 0.5), batch="synthetic") is Outcome.UNVERIFIED
+
+
+def test_diverging_rate_is_told_from_a_diverging_net():
+    rule = LrDiverges()
+    finding = rule.finding(HERE, "m", subject=DivergeSubject(StepSubject("SGD", 1.0), 1.0, 0.1))
+
+    def verdict(script, lower):
+        of = {"lr 1": Measurement("step", losses=script), "lr 0.1": Measurement("step", losses=lower)}
+        return rule.judge(finding, Measurements(of))
+
+    assert verdict((2.3, 9.0), (2.3, 2.0)).outcome is Outcome.CONFIRMED
+    assert verdict((2.3, float("nan")), (2.3, 2.0)).severity is Severity.ERROR
+    assert verdict((2.3, 9.0), (2.3, 8.0)).outcome is Outcome.UNVERIFIED
+    assert verdict((2.3, 2.0), (2.3, 2.2)).outcome is Outcome.REFUTED
+
+
+def test_rewards_are_not_refuted_by_a_synthetic_batch():
+    rule = UnclippedStep()
+    finding = rule.finding(HERE, "m", subject=(StepSubject("Adam", 0.01), True))
+    quiet = Measurement("step", gradient_norms=(1.0, 1.1, 0.9))
+    assert rule.judge(finding, Measurements({"step": quiet})).outcome is Outcome.UNVERIFIED
+    real = replace(quiet, batch="real")
+    assert rule.judge(finding, Measurements({"step": real})).outcome is Outcome.REFUTED
+    loud = replace(real, gradient_norms=(1.0, 2000.0))
+    verdict = rule.judge(finding, Measurements({"step": loud}))
+    assert (verdict.outcome, verdict.severity) == (Outcome.CONFIRMED, Severity.WARNING)
