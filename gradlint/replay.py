@@ -51,21 +51,20 @@ def step_subject(step: TrainingStep, kinds: tuple[str, ...] = ()) -> StepSubject
 
 
 def replay(subject: StepSubject, rate: float | None = None, label: str = "") -> list[Experiment]:
-    """Ten steps as the script makes them (or at another `rate`), where rate and algorithm are known.
+    """Ten steps as the script makes them, or at another `rate`, where rate and algorithm are known.
 
-    SGD with momentum is replayed as plain SGD at lr/(1−β): ten steps are too few for the velocity to build up.
+    With momentum the probe replays plain SGD at lr/(1−β) beside it: ten steps do not build the velocity up.
     """
     chosen = subject.learning_rate if rate is None else rate
     if chosen is None or subject.algorithm is None:
         return []
-    if subject.algorithm.lower() == "sgd" and 0 < subject.momentum < 1:
-        chosen = chosen / (1 - subject.momentum)
     return [
         Experiment(
             "step",
             label=label,
             learning_rate=chosen,
             optimizer=subject.algorithm,
+            momentum=subject.momentum,
             weight_decay=subject.weight_decay,
         )
     ]

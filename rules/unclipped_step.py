@@ -139,7 +139,7 @@ for _ in range(100):
         told = f"gradient norm measured up to {number(series.largest)}, median {number(series.median)}"
         if series.spiking:
             return Verdict(Outcome.CONFIRMED, told, Severity.WARNING, evidence)
-        real = any(m.batch == "real" for m in seen.of.values())
+        real = any(m.batch.startswith("real") for m in seen.of.values())
         if reinforcement and not real:
             return Verdict(
                 Outcome.UNVERIFIED,

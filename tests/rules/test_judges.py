@@ -150,17 +150,17 @@ def test_fine_tuning_rate_needs_the_real_weights():
     rule = FinetuneLrTooHigh()
     finding = rule.finding(HERE, "m", subject=RateSubject(StepSubject("AdamW", 5e-4), 5e-4, 2e-5))
 
-    def verdict(script, usual, batch="real"):
+    def verdict(script, usual, notes=()):
         of = {
-            "lr 5e-4": Measurement("step", losses=script, batch=batch),
-            "lr 2e-5": Measurement("step", losses=usual, batch=batch),
+            "lr 5e-4": Measurement("step", losses=script, notes=notes),
+            "lr 2e-5": Measurement("step", losses=usual, notes=notes),
         }
         return rule.judge(finding, Measurements(of)).outcome
 
     assert verdict((0.7, 2.0), (0.7, 0.5)) is Outcome.CONFIRMED
     assert verdict((0.7, 0.7), (0.7, 0.5)) is Outcome.CONFIRMED
     assert verdict((0.7, 0.2), (0.7, 0.5)) is Outcome.REFUTED
-    assert verdict((0.7, 2.0), (0.7, 0.5), batch="synthetic") is Outcome.UNVERIFIED
+    assert verdict((0.7, 2.0), (0.7, 0.5), notes=("the weights are not at hand",)) is Outcome.UNVERIFIED
 
 
 def test_diverging_rate_is_told_from_a_diverging_net():
