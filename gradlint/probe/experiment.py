@@ -5,7 +5,11 @@ Standard library only: rules name experiments without torch, the worker's child 
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
+
+OVERFLOW = sys.float_info.max
+"""Stands for a measured NaN or infinity, which JSON cannot carry."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ class LayerMeasurement:
 
 @dataclass(frozen=True)
 class Measurement:
-    """The result of one experiment.
+    """The result of one experiment. A number that was measured as NaN or infinite is `OVERFLOW`.
 
     `layers` by node name. `per_seed` holds, for every node name, the absolute gradient norm of each seed
     (so that a rule can take ratios per seed and their spread). `loss` is the first loss; `losses` the

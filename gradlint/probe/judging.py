@@ -13,7 +13,7 @@ from statistics import median
 from typing import NamedTuple
 
 from gradlint.finding import Severity
-from gradlint.probe.experiment import Measurement
+from gradlint.probe.experiment import OVERFLOW, Measurement
 
 HYSTERESIS = 0.3
 """Decades by which a measurement may miss the threshold of the class that was predicted and still be in it."""
@@ -64,9 +64,14 @@ class Ratio(NamedTuple):
     values: tuple[float, ...]
 
 
+def finite(value: float) -> bool:
+    """Whether a measured number is finite: neither NaN nor infinite, nor what stands for them."""
+    return math.isfinite(value) and abs(value) < OVERFLOW
+
+
 def log10(value: float) -> float:
     """log10 of a non-negative number: −inf at 0, +inf for inf and NaN (an overflow shows as either)."""
-    if math.isnan(value) or math.isinf(value):
+    if not finite(value):
         return math.inf
     return math.log10(value) if value > 0 else -math.inf
 
@@ -84,8 +89,7 @@ def gradient_ratio(measurement: Measurement | None, first: str, last: str) -> Ra
 
 
 def _divide(a: float, b: float) -> float:
-    ratio = a / b
-    return math.inf if math.isnan(ratio) else ratio
+    return a / b if finite(a) and finite(b) else math.inf
 
 
 def _over_seeds(values: tuple[float, ...]) -> Ratio | None:
@@ -263,10 +267,10 @@ def diverges(measurement: Measurement | None) -> bool | None:
 
 
 def _diverging(losses: Sequence[float]) -> bool | None:
-    if len(losses) < 2 or not math.isfinite(losses[0]):
+    if len(losses) < 2 or not finite(losses[0]):
         return None
     # A loss that may be negative (a reward) has no scale to multiply; only blowing up tells there.
-    return not math.isfinite(losses[-1]) or (losses[0] > 0 and losses[-1] > DIVERGENCE * losses[0])
+    return not finite(losses[-1]) or (losses[0] > 0 and losses[-1] > DIVERGENCE * losses[0])
 
 
 def progresses(measurement: Measurement | None) -> bool | None:
@@ -274,9 +278,9 @@ def progresses(measurement: Measurement | None) -> bool | None:
     if measurement is None or measurement.error or len(measurement.losses) < 2:
         return None
     first, last = measurement.losses[0], measurement.losses[-1]
-    if not math.isfinite(first):
+    if not finite(first):
         return None
-    return math.isfinite(last) and last < first - PROGRESS * abs(first)
+    return finite(last) and last < first - PROGRESS * abs(first)
 
 
 class Separation(NamedTuple):
@@ -330,10 +334,10 @@ def spikes(gradient_norms: Sequence[float]) -> Spikes | None:
     """
     if not gradient_norms:
         return None
-    finite = [n for n in gradient_norms if math.isfinite(n)]
-    if len(finite) < len(gradient_norms):
-        return Spikes(True, math.inf, median(finite) if finite else math.inf)
-    largest, middle = max(finite), median(finite)
+    usable = [n for n in gradient_norms if finite(n)]
+    if len(usable) < len(gradient_norms):
+        return Spikes(True, math.inf, median(usable) if usable else math.inf)
+    largest, middle = max(usable), median(usable)
     return Spikes(largest > EXPLODED_NORM or (middle > 0 and largest >= SPIKE * middle), largest, middle)
 
 
@@ -359,7 +363,7 @@ def classify_losses(losses: Sequence[float]) -> str:
 
     Over the whole curve; the noise of fresh batches is taken as the median change between neighbours.
     """
-    if any(not math.isfinite(loss) for loss in losses):
+    if any(not finite(loss) for loss in losses):
         return "nan"
     if len(losses) < 3:
         return "too short"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from gradlint.probe.experiment import Experiment, LayerMeasurement, Measurement, Measurements
+from gradlint.probe.experiment import OVERFLOW, Experiment, LayerMeasurement, Measurement, Measurements
 from gradlint.probe.experiments import ONCE, NotApplicableError, Seen, Subject, perform
 from gradlint.probe.initialization import UnknownLawError
 from gradlint.probe.loss import OutputError, SyntheticLoss
@@ -160,7 +160,7 @@ def combine(experiment: Experiment, seen: Sequence[Seen], notes: Iterable[str] =
     every_note = [n for s in seen for n in (*s.notes, *(s.observed.notes if s.observed else ()))]
     losses = next((s.losses for s in seen if s.losses), ())
     norms = next((s.norms for s in seen if s.norms), ()) or tuple(p.total_norm for p in passes)
-    return Measurement(
+    measurement = Measurement(
         kind=experiment.kind,
         label=experiment.label,
         layers={name: middle([p.layers[name] for p in passes]) for name in names},
@@ -176,6 +176,22 @@ def combine(experiment: Experiment, seen: Sequence[Seen], notes: Iterable[str] =
         curvature=_median([s.curvature for s in seen if s.curvature is not None]),
         notes=tuple(dict.fromkeys((*every_note, *notes))),
     )
+    finite: Measurement = writable(measurement)
+    return finite
+
+
+def writable(value: Any) -> Any:
+    """The value with every NaN and infinity in it as `OVERFLOW`, since JSON has neither."""
+    match value:
+        case float():
+            return value if math.isfinite(value) else OVERFLOW
+        case tuple():
+            return tuple(writable(item) for item in value)
+        case dict():
+            return {key: writable(item) for key, item in value.items()}
+        case Measurement() | LayerMeasurement():
+            return replace(value, **{f.name: writable(getattr(value, f.name)) for f in fields(value)})
+    return value
 
 
 def middle(layers: Sequence[LayerMeasurement]) -> LayerMeasurement:

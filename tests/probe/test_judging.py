@@ -6,7 +6,7 @@ import pytest
 
 from gradlint.finding import Severity
 from gradlint.probe import judging
-from gradlint.probe.experiment import LayerMeasurement, Measurement
+from gradlint.probe.experiment import OVERFLOW, LayerMeasurement, Measurement
 
 
 def measured(per_seed=None, layers=(), **rest):
@@ -26,7 +26,7 @@ def test_ratio_of_an_unmeasured_layer_is_unknown():
 
 
 def test_vanished_gradient_is_an_error_and_an_overflow_too():
-    for value in (0.0, math.inf, math.nan):
+    for value in (0.0, math.inf, math.nan, OVERFLOW):
         assert judging.classify(value, judging.RATIO_SGD) is Severity.ERROR
 
 
@@ -86,6 +86,7 @@ def curve(*losses):
 def test_learning_rates_separate():
     assert judging.lr_separates(curve(1.0, 9.0), curve(1.0, 0.5)).how == "diverges"
     assert judging.lr_separates(curve(1.0, math.nan), curve(1.0, 0.5)).how == "diverges"
+    assert judging.lr_separates(curve(-1.0, OVERFLOW), curve(-1.0, -2.0)).how == "diverges"
     assert judging.lr_separates(curve(1.0, 1.0), curve(1.0, 0.5)).how == "collapses"
     assert not judging.lr_separates(curve(1.0, 0.4), curve(1.0, 0.5))
     assert not judging.lr_separates(curve(1.0, 9.0), curve(1.0, 9.0))
