@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from gradlint.graph.model import InitLaw
@@ -29,13 +30,60 @@ CREATORS = {
 """torch functions that make a tensor of a given size: distribution, mean, std."""
 
 OTHER_CREATORS = frozenset(
-    "arange linspace logspace tril triu tensor as_tensor full full_like eye normal from_numpy meshgrid one_hot randint "
-    "randperm stack cat outer complex polar".split()
+    [
+        "arange",
+        "linspace",
+        "logspace",
+        "tril",
+        "triu",
+        "tensor",
+        "as_tensor",
+        "full",
+        "full_like",
+        "eye",
+        "normal",
+        "from_numpy",
+        "meshgrid",
+        "one_hot",
+        "randint",
+        "randperm",
+        "stack",
+        "cat",
+        "outer",
+        "complex",
+        "polar",
+    ]
 )
 
 SAME_LAW = frozenset(
-    "data clone detach contiguous view reshape to cuda cpu float half t transpose permute unsqueeze squeeze flatten "
-    "requires_grad_ expand repeat T double type type_as expand_as mT".split()
+    [
+        "data",
+        "clone",
+        "detach",
+        "contiguous",
+        "view",
+        "reshape",
+        "to",
+        "cuda",
+        "cpu",
+        "float",
+        "half",
+        "t",
+        "transpose",
+        "permute",
+        "unsqueeze",
+        "squeeze",
+        "flatten",
+        "requires_grad_",
+        "expand",
+        "repeat",
+        "T",
+        "double",
+        "type",
+        "type_as",
+        "expand_as",
+        "mT",
+    ]
 )
 
 
@@ -92,7 +140,11 @@ class Arrays(Machine):
             return value
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return self.new_array((), laws.plain_law("constant", value, 0.0, ()), site)
-        if isinstance(value, (list, tuple)) and value and all(laws.number(v) == laws.number(value[0]) is not None for v in value):
+        if (
+            isinstance(value, (list, tuple))
+            and value
+            and all(laws.number(v) == laws.number(value[0]) is not None for v in value)
+        ):
             return self.new_array((len(value),), laws.plain_law("constant", value[0], 0.0, None), site)
         return self.new_array(None, InitLaw("other", origin="explicit", location=site.location), site)
 
@@ -112,8 +164,8 @@ class Arrays(Machine):
             law = laws.changed(law, site.location)
         law = laws.for_shape(law, array.shape) if array.shape is not None else law
         if partial:
-            law = laws.replace(laws.changed(law, site.location), partial=True)
-        array.law = laws.replace(law, origin="explicit", location=law.location or site.location)
+            law = replace(laws.changed(law, site.location), partial=True)
+        array.law = replace(law, origin="explicit", location=law.location or site.location)
 
     def init_call(self, name: str, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
         """torch.nn.init.NAME(tensor, …) or tensor.NAME_(…)."""
@@ -165,7 +217,11 @@ class Arrays(Machine):
             self.freeze(array, args[0] if args else kwargs.get("requires_grad", True), site)
             return array
         if name in SAME_LAW:
-            return array if array.parameter and name != "clone" else self.new_array(array.shape if name == "clone" else None, array.law, site)
+            return (
+                array
+                if array.parameter and name != "clone"
+                else self.new_array(array.shape if name == "clone" else None, array.law, site)
+            )
         if name.endswith("_") and not name.endswith("__"):
             self._in_place(array, name, args, kwargs, site)
             return array
@@ -183,13 +239,13 @@ class Arrays(Machine):
         if name in laws.SIGNATURES:
             self.init_call(name, [array, *args], kwargs, site)
         elif name == "copy_" and isinstance(first, Array):
-            self.write_law(array, laws.replace(first.law, location=site.location), site)
+            self.write_law(array, replace(first.law, location=site.location), site)
         elif name in ("mul_", "div_", "add_", "sub_", "multiply_", "divide_"):
             result = self.array_arithmetic(name.strip("_")[:3], array, first, site)
             self.write_law(array, result.law, site)
-        elif name in ("detach_", "share_memory_", "squeeze_", "unsqueeze_", "t_", "transpose_", "view_"):
-            return
-        elif name in ("clamp_", "clip_") and array.law.distribution == "constant":
+        elif name in ("detach_", "share_memory_", "squeeze_", "unsqueeze_", "t_", "transpose_", "view_") or (
+            name in ("clamp_", "clip_") and array.law.distribution == "constant"
+        ):
             return
         else:
             self.write_law(array, laws.changed(array.law, site.location), site)
@@ -210,8 +266,10 @@ class Arrays(Machine):
             elif op == "add":
                 law = laws.shifted(array.law, number)
             elif op == "sub":
-                law = laws.shifted(laws.scaled(array.law, -1.0), number) if swapped else laws.shifted(array.law, -number)
-        return self.new_array(shape, laws.replace(law, location=site.location), site)
+                law = (
+                    laws.shifted(laws.scaled(array.law, -1.0), number) if swapped else laws.shifted(array.law, -number)
+                )
+        return self.new_array(shape, replace(law, location=site.location), site)
 
     def freeze(self, array: Array, flag: Any, site: Site) -> None:
         """array.requires_grad = flag."""

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from gradlint.graph.model import Node, Parameter
-from gradlint.source.reader import laws
 from gradlint.source.reader.values import Array, Module, Site, Tensor, is_plain
 
 MAX_NODES = 20_000
 """A graph larger than this is cut; a thousand-layer net has about five thousand operations."""
 
 
-class TooLarge(Exception):
+class TooLargeError(Exception):
     """The graph has more than MAX_NODES nodes."""
 
 
@@ -93,18 +93,16 @@ class GraphBuilder:
     ) -> Tensor:
         """Append a node and return its output."""
         if len(self.nodes) >= MAX_NODES:
-            raise TooLarge
+            raise TooLargeError
         if module is not None:
             path = self.path_of(module, module.class_name.lower())
             base, owner = path or module.class_name.lower(), module.class_name
         else:
             path, owner = self.stack[-1] if self.stack else ("", "")
             base = name or ("act" if kind == "activation" else op.lower())
-            base += str(sum(1 for _ in ()) + self._next(base)) if name is None else ""
+            base += str(self._next(base)) if name is None else ""
         unique = self._unique(base) if module is not None or name is not None else base
-        names = {
-            role: self.register(array, f"{path or unique}.{role}") for role, array in (parameters or {}).items()
-        }
+        names = {role: self.register(array, f"{path or unique}.{role}") for role, array in (parameters or {}).items()}
         if feature_axis is None and shape is not None and len(shape) >= 2:
             feature_axis = 1 if len(shape) == 4 else -1
         node = Node(
@@ -174,7 +172,7 @@ def prune(nodes: list[Node], wanted: set[int]) -> list[Node]:
     keep |= {n.id for n in nodes if n.kind == "input"}
     order = {n.id: i for i, n in enumerate(n for n in nodes if n.id in keep)}
     return [
-        laws.replace(n, id=order[n.id], inputs=tuple(order[i] for i in n.inputs if i in order))
+        replace(n, id=order[n.id], inputs=tuple(order[i] for i in n.inputs if i in order))
         for n in nodes
         if n.id in order
     ]

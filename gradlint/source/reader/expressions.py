@@ -17,8 +17,8 @@ from gradlint.source.reader.values import (
     Instance,
     Module,
     Pieces,
+    ReadingStoppedError,
     Site,
-    StopReading,
     Super,
     Tensor,
     Unknown,
@@ -60,15 +60,15 @@ class Expressions(Objects):
     def evaluate(self, node: ast.expr, frame: Frame) -> Any:
         """The value of an expression; never raises for bad user code."""
         self.step()
-        method = getattr(self, f"_of_{type(node).__name__}", None)
+        method = getattr(self, f"_of_{type(node).__name__.lower()}", None)
         if method is None:
             return Unknown(f"`{type(node).__name__}` is not followed")
         return method(node, frame)
 
-    def _of_Constant(self, node: ast.Constant, frame: Frame) -> Any:  # noqa: N802
+    def _of_constant(self, node: ast.Constant, frame: Frame) -> Any:
         return node.value
 
-    def _of_Name(self, node: ast.Name, frame: Frame) -> Any:  # noqa: N802
+    def _of_name(self, node: ast.Name, frame: Frame) -> Any:
         value = self.lookup(node.id, frame)
         if value is None and not self._bound_to_none(node.id, frame):
             value = self.builtin(node.id)
@@ -82,10 +82,10 @@ class Expressions(Objects):
             current = current.outer
         return False
 
-    def _of_Attribute(self, node: ast.Attribute, frame: Frame) -> Any:  # noqa: N802
+    def _of_attribute(self, node: ast.Attribute, frame: Frame) -> Any:
         return self.attribute(self.evaluate(node.value, frame), node.attr, Site(frame.file, node))
 
-    def _of_Call(self, node: ast.Call, frame: Frame) -> Any:  # noqa: N802
+    def _of_call(self, node: ast.Call, frame: Frame) -> Any:
         site = Site(frame.file, node)
         if isinstance(node.func, ast.Name) and node.func.id == "super":
             owner = self._owner(frame)
@@ -127,7 +127,7 @@ class Expressions(Objects):
             current = current.outer
         return None
 
-    def _of_BinOp(self, node: ast.BinOp, frame: Frame) -> Any:  # noqa: N802
+    def _of_binop(self, node: ast.BinOp, frame: Frame) -> Any:
         left, right = self.evaluate(node.left, frame), self.evaluate(node.right, frame)
         return self.binary(node.op, left, right, Site(frame.file, node))
 
@@ -135,7 +135,11 @@ class Expressions(Objects):
         """left OP right."""
         name, function = BINARY[type(op)]
         if self.operations is not None and any(isinstance(v, (Tensor, Pieces, Array)) for v in (left, right)):
-            if any(isinstance(v, (Tensor, Pieces)) for v in (left, right)) or self.is_weight(left) or self.is_weight(right):
+            if (
+                any(isinstance(v, (Tensor, Pieces)) for v in (left, right))
+                or self.is_weight(left)
+                or self.is_weight(right)
+            ):
                 if name == "matmul":
                     return self.operations.function("matmul", [left, right], {}, site)
                 return self.operations.arithmetic(name, left, right, site)
@@ -155,7 +159,7 @@ class Expressions(Objects):
                 return left % right
             except (TypeError, ValueError, KeyError):
                 return Unknown("a string format")
-        return Unknown("a string format", prefix=left.split("%")[0])
+        return Unknown("a string format", prefix=left.split("%", maxsplit=1)[0])
 
     def concrete(self, function: Any, left: Any, right: Any) -> Any:
         """A Python operator on concrete values, guarded against huge results."""
@@ -180,7 +184,7 @@ class Expressions(Objects):
             return Unknown("arithmetic that fails")
         return Unknown("arithmetic on objects")
 
-    def _of_UnaryOp(self, node: ast.UnaryOp, frame: Frame) -> Any:  # noqa: N802
+    def _of_unaryop(self, node: ast.UnaryOp, frame: Frame) -> Any:
         value = self.evaluate(node.operand, frame)
         site = Site(frame.file, node)
         if isinstance(node.op, ast.Not):
@@ -200,7 +204,7 @@ class Expressions(Objects):
             return +value
         return Unknown("a sign", numeric=_numeric(value))
 
-    def _of_BoolOp(self, node: ast.BoolOp, frame: Frame) -> Any:  # noqa: N802
+    def _of_boolop(self, node: ast.BoolOp, frame: Frame) -> Any:
         wanted = isinstance(node.op, ast.Or)
         unknown: list[Any] = []
         value: Any = None
@@ -217,7 +221,7 @@ class Expressions(Objects):
             return value
         return unknown[0] if len(unknown) == 1 and len(node.values) == 1 else Unknown("a condition that is not known")
 
-    def _of_Compare(self, node: ast.Compare, frame: Frame) -> Any:  # noqa: N802
+    def _of_compare(self, node: ast.Compare, frame: Frame) -> Any:
         left = self.evaluate(node.left, frame)
         result: bool | None = True
         for op, comparator in zip(node.ops, node.comparators, strict=True):
@@ -262,7 +266,10 @@ class Expressions(Objects):
             return item in container if isinstance(item, str) else None
         if isinstance(container, (list, tuple, set, frozenset, dict, range)):
             try:
-                if any(item is v or (is_plain(v) and item == v) or (isinstance(v, External) and item == v) for v in container):
+                if any(
+                    item is v or (is_plain(v) and item == v) or (isinstance(v, External) and item == v)
+                    for v in container
+                ):
                     return True
                 return None if any(isinstance(v, (Unknown, Choice)) for v in container) else False
             except TypeError:
@@ -280,7 +287,7 @@ class Expressions(Objects):
                 return bool(value.children) if value.torch in ("Sequential", "ModuleList", "ModuleDict") else True
         return None
 
-    def _of_IfExp(self, node: ast.IfExp, frame: Frame) -> Any:  # noqa: N802
+    def _of_ifexp(self, node: ast.IfExp, frame: Frame) -> Any:
         truth = self.truth(self.evaluate(node.test, frame))
         if truth is not None:
             return self.evaluate(node.body if truth else node.orelse, frame)
@@ -288,19 +295,21 @@ class Expressions(Objects):
         values = [self.evaluate(node.body, frame), self.evaluate(node.orelse, frame)]
         if self.operations is not None and len(self.operations.builder.nodes) > count:
             site = Site(frame.file, node.test)
-            raise StopReading(site, f"which value is taken depends on `{site.text}`, which is not known")
+            raise ReadingStoppedError(site, f"which value is taken depends on `{site.text}`, which is not known")
         return merge(values, "depends on a condition that is not known")
 
-    def _of_NamedExpr(self, node: ast.NamedExpr, frame: Frame) -> Any:  # noqa: N802
+    def _of_namedexpr(self, node: ast.NamedExpr, frame: Frame) -> Any:
         value = self.evaluate(node.value, frame)
         frame.names[node.target.id] = value
         return value
 
-    def _of_Subscript(self, node: ast.Subscript, frame: Frame) -> Any:  # noqa: N802
+    def _of_subscript(self, node: ast.Subscript, frame: Frame) -> Any:
         return self.get_item(self.evaluate(node.value, frame), self.evaluate(node.slice, frame), Site(frame.file, node))
 
-    def _of_Slice(self, node: ast.Slice, frame: Frame) -> Any:  # noqa: N802
-        return slice(*(None if part is None else self.evaluate(part, frame) for part in (node.lower, node.upper, node.step)))
+    def _of_slice(self, node: ast.Slice, frame: Frame) -> Any:
+        return slice(
+            *(None if part is None else self.evaluate(part, frame) for part in (node.lower, node.upper, node.step))
+        )
 
     def _sequence(self, nodes: list[ast.expr], frame: Frame) -> list[Any]:
         found: list[Any] = []
@@ -313,17 +322,17 @@ class Expressions(Objects):
                 found.append(self.evaluate(node, frame))
         return found
 
-    def _of_List(self, node: ast.List, frame: Frame) -> Any:  # noqa: N802
+    def _of_list(self, node: ast.List, frame: Frame) -> Any:
         return self._sequence(node.elts, frame)
 
-    def _of_Tuple(self, node: ast.Tuple, frame: Frame) -> Any:  # noqa: N802
+    def _of_tuple(self, node: ast.Tuple, frame: Frame) -> Any:
         return tuple(self._sequence(node.elts, frame))
 
-    def _of_Set(self, node: ast.Set, frame: Frame) -> Any:  # noqa: N802
+    def _of_set(self, node: ast.Set, frame: Frame) -> Any:
         items = self._sequence(node.elts, frame)
         return set(items) if all(isinstance(i, (str, int, float)) for i in items) else Unknown("a set")
 
-    def _of_Dict(self, node: ast.Dict, frame: Frame) -> Any:  # noqa: N802
+    def _of_dict(self, node: ast.Dict, frame: Frame) -> Any:
         table: dict[Any, Any] = {}
         for key, value in zip(node.keys, node.values, strict=True):
             held = self.evaluate(value, frame)
@@ -337,13 +346,15 @@ class Expressions(Objects):
                 continue
         return table
 
-    def _of_Lambda(self, node: ast.Lambda, frame: Frame) -> Any:  # noqa: N802
+    def _of_lambda(self, node: ast.Lambda, frame: Frame) -> Any:
         return self.make_function(node, frame)
 
-    def _of_JoinedStr(self, node: ast.JoinedStr, frame: Frame) -> Any:  # noqa: N802
+    def _of_joinedstr(self, node: ast.JoinedStr, frame: Frame) -> Any:
         text, known, choices = "", True, ()
         for part in node.values:
-            value = self.evaluate(part.value, frame) if isinstance(part, ast.FormattedValue) else self.evaluate(part, frame)
+            value = (
+                self.evaluate(part.value, frame) if isinstance(part, ast.FormattedValue) else self.evaluate(part, frame)
+            )
             if known and isinstance(part, ast.FormattedValue) and part.format_spec is not None:
                 try:
                     value = format(value, str(self.evaluate(part.format_spec, frame))) if is_plain(value) else value
@@ -358,22 +369,22 @@ class Expressions(Objects):
                 choices = value.choices if isinstance(value, Unknown) else ()
         return text if known else Unknown("an f-string with a value that is not known", prefix=text, choices=choices)
 
-    def _of_FormattedValue(self, node: ast.FormattedValue, frame: Frame) -> Any:  # noqa: N802
+    def _of_formattedvalue(self, node: ast.FormattedValue, frame: Frame) -> Any:
         return self.evaluate(node.value, frame)
 
-    def _of_Starred(self, node: ast.Starred, frame: Frame) -> Any:  # noqa: N802
+    def _of_starred(self, node: ast.Starred, frame: Frame) -> Any:
         return self.evaluate(node.value, frame)
 
-    def _of_Await(self, node: ast.Await, frame: Frame) -> Any:  # noqa: N802
+    def _of_await(self, node: ast.Await, frame: Frame) -> Any:
         return self.evaluate(node.value, frame)
 
-    def _of_Yield(self, node: ast.Yield, frame: Frame) -> Any:  # noqa: N802
+    def _of_yield(self, node: ast.Yield, frame: Frame) -> Any:
         value = self.evaluate(node.value, frame) if node.value else None
         if frame.yields is not None:
             frame.yields.append(value)
         return Unknown("sent value")
 
-    def _of_YieldFrom(self, node: ast.YieldFrom, frame: Frame) -> Any:  # noqa: N802
+    def _of_yieldfrom(self, node: ast.YieldFrom, frame: Frame) -> Any:
         items = self.items(self.evaluate(node.value, frame), Site(frame.file, node))
         if frame.yields is not None and items is not None:
             frame.yields.extend(items)
@@ -408,21 +419,23 @@ class Expressions(Objects):
     def _inner(self, frame: Frame) -> Frame:
         return Frame(frame.file, {}, outer=frame, returns=frame.returns)
 
-    def _of_ListComp(self, node: ast.ListComp | ast.GeneratorExp, frame: Frame) -> Any:  # noqa: N802
+    def _of_listcomp(self, node: ast.ListComp | ast.GeneratorExp, frame: Frame) -> Any:
         found: list[Any] = []
         inner = self._inner(frame)
         if self._comprehend(node.generators, inner, lambda f: found.append(self.evaluate(node.elt, f))):
             return found
         return Unknown("a comprehension over something that is not known")
 
-    _of_GeneratorExp = _of_ListComp
+    _of_generatorexp = _of_listcomp
 
-    def _of_SetComp(self, node: ast.SetComp, frame: Frame) -> Any:  # noqa: N802
+    def _of_setcomp(self, node: ast.SetComp, frame: Frame) -> Any:
         found: list[Any] = []
-        known = self._comprehend(node.generators, self._inner(frame), lambda f: found.append(self.evaluate(node.elt, f)))
+        known = self._comprehend(
+            node.generators, self._inner(frame), lambda f: found.append(self.evaluate(node.elt, f))
+        )
         return set(found) if known and all(isinstance(v, (str, int, float)) for v in found) else Unknown("a set")
 
-    def _of_DictComp(self, node: ast.DictComp, frame: Frame) -> Any:  # noqa: N802
+    def _of_dictcomp(self, node: ast.DictComp, frame: Frame) -> Any:
         table: dict[Any, Any] = {}
 
         def produce(inner: Frame) -> None:
@@ -436,4 +449,6 @@ class Expressions(Objects):
 
 
 def _numeric(value: Any) -> bool:
-    return (isinstance(value, (int, float)) and not isinstance(value, bool)) or (isinstance(value, Unknown) and value.numeric)
+    return (isinstance(value, (int, float)) and not isinstance(value, bool)) or (
+        isinstance(value, Unknown) and value.numeric
+    )

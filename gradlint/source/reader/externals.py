@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import builtins
 import copy
 import math
 import operator
 from collections import OrderedDict
+from dataclasses import replace
 from typing import Any
 
+from gradlint.graph.model import InitLaw
 from gradlint.source.reader import laws
 from gradlint.source.reader.arrays import CREATORS, OTHER_CREATORS, Arrays
 from gradlint.source.reader.layers import CONTAINERS, LAYERS
@@ -15,7 +18,6 @@ from gradlint.source.reader.values import (
     Array,
     Choice,
     External,
-    Frame,
     Function,
     Instance,
     Module,
@@ -26,7 +28,6 @@ from gradlint.source.reader.values import (
     UserClass,
     contains_tensor,
     is_plain,
-    merge,
 )
 
 MODEL_LIBRARIES = (
@@ -52,7 +53,29 @@ MODEL_LIBRARIES = (
 )
 """Where ready-made models come from; their layers cannot be read from the project's source."""
 
-NOT_MODELS = ("token", "processor", "config", "feature_extractor", "featureextractor", "transforms", "weights", "dataset", "collator", "scheduler", "arguments", "trainer", "callback", "pipeline", "list_models", "data", "utils", "set_seed", "logging", "streamer", "schedule")
+NOT_MODELS = (
+    "token",
+    "processor",
+    "config",
+    "feature_extractor",
+    "featureextractor",
+    "transforms",
+    "weights",
+    "dataset",
+    "collator",
+    "scheduler",
+    "arguments",
+    "trainer",
+    "callback",
+    "pipeline",
+    "list_models",
+    "data",
+    "utils",
+    "set_seed",
+    "logging",
+    "streamer",
+    "schedule",
+)
 
 WRAPPERS = frozenset(
     [
@@ -78,8 +101,27 @@ SPECTRAL = frozenset(
     ]
 )
 
-MATH = {
-    **{n: getattr(math, n) for n in "sqrt exp log log2 log10 floor ceil pow prod tanh sin cos fabs gcd hypot".split()},
+MATH: dict[str, Any] = {
+    **{
+        n: getattr(math, n)
+        for n in [
+            "sqrt",
+            "exp",
+            "log",
+            "log2",
+            "log10",
+            "floor",
+            "ceil",
+            "pow",
+            "prod",
+            "tanh",
+            "sin",
+            "cos",
+            "fabs",
+            "gcd",
+            "hypot",
+        ]
+    },
     "floor_divide": operator.floordiv,
     "power": operator.pow,
     "abs": abs,
@@ -93,11 +135,29 @@ MATH = {
     "max": max,
     "min": min,
 }
-CONSTANTS = {"math.pi": math.pi, "math.e": math.e, "math.inf": math.inf, "numpy.pi": math.pi, "torch.pi": math.pi, "math.tau": math.tau, "numpy.inf": math.inf, "torch.inf": math.inf}
+CONSTANTS = {
+    "math.pi": math.pi,
+    "math.e": math.e,
+    "math.inf": math.inf,
+    "numpy.pi": math.pi,
+    "torch.pi": math.pi,
+    "math.tau": math.tau,
+    "numpy.inf": math.inf,
+    "torch.inf": math.inf,
+}
 
-TYPES: dict[str, Any] = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "tuple": tuple, "dict": dict, "set": (set, frozenset)}
+TYPES: dict[str, Any] = {
+    "int": int,
+    "float": float,
+    "str": str,
+    "bool": bool,
+    "list": list,
+    "tuple": tuple,
+    "dict": dict,
+    "set": (set, frozenset),
+}
 
-PLAIN_CALLS = {
+PLAIN_CALLS: dict[str, Any] = {
     "int": int, "float": float, "str": str, "bool": bool, "abs": abs, "round": round, "divmod": divmod, "ord": ord,
     "chr": chr, "pow": pow, "repr": repr, "bytes": bytes, "complex": complex, "bin": bin, "hex": hex, "frozenset": frozenset,
 }  # fmt: skip
@@ -108,13 +168,15 @@ MAX_RANGE = 100_000
 class Externals(Arrays):
     """Calls things that are not written in the project."""
 
-    def make_torch(self, name: str, args: list[Any], kwargs: dict[str, Any], site: Site, cls: UserClass | None = None) -> Module:
+    def make_torch(
+        self, name: str, args: list[Any], kwargs: dict[str, Any], site: Site, cls: UserClass | None = None
+    ) -> Module:
         """An instance of a torch.nn class."""
         raise NotImplementedError
 
     def builtin(self, name: str) -> Any:
         """A Python built-in, or Unknown for a name that nothing binds."""
-        if name in PLAIN_CALLS or name in TYPES or hasattr(__builtins_module__, name):
+        if name in PLAIN_CALLS or name in TYPES or hasattr(builtins, name):
             return External(name)
         return Unknown(f"`{name}` is not defined in the project")
 
@@ -130,7 +192,17 @@ class Externals(Arrays):
             return self._call_math(callee, args, kwargs, site)
         if name in ("copy.deepcopy", "copy.copy"):
             return self.copied(args[0], site, deep=name.endswith("deepcopy")) if args else Unknown(name)
-        if first in ("collections", "functools", "itertools", "argparse", "importlib", "types", "os", "operator", "easydict"):
+        if first in (
+            "collections",
+            "functools",
+            "itertools",
+            "argparse",
+            "importlib",
+            "types",
+            "os",
+            "operator",
+            "easydict",
+        ):
             return self._call_library(name, args, kwargs, site)
         if name.startswith(MODEL_LIBRARIES) and self._makes_model(name):
             return self.opaque_module(name, args, kwargs, site)
@@ -162,7 +234,11 @@ class Externals(Arrays):
         if name.startswith("transformers"):
             return name.endswith((".from_pretrained", ".from_config")) or "Model" in name or "For" in name
         if name.startswith(("timm", "open_clip", "clip")):
-            return "create_model" in name or ".models." in name or name.endswith(("clip.load", "create_model_and_transforms"))
+            return (
+                "create_model" in name
+                or ".models." in name
+                or name.endswith(("clip.load", "create_model_and_transforms"))
+            )
         return True
 
     def opaque_module(self, name: str, args: list[Any], kwargs: dict[str, Any], site: Site) -> Module:
@@ -171,7 +247,9 @@ class Externals(Arrays):
         module.torch = name
         module.inner = self.building > 0
         weights = kwargs.get("weights", kwargs.get("pretrained", False))
-        module.pretrained = name.endswith(("from_pretrained", "hub.load")) or (weights is not None and weights is not False)
+        module.pretrained = name.endswith(("from_pretrained", "hub.load")) or (
+            weights is not None and weights is not False
+        )
         module.attributes["*call*"] = (args, kwargs)
         self.modules.append(module)
         self.events += 1
@@ -199,18 +277,32 @@ class Externals(Arrays):
             if isinstance(args[0], Module):
                 for key, array in args[0].parameters.items():
                     if key.startswith("weight") and isinstance(array, Array):
-                        array.law = laws.replace(array.law, distribution="other", std=None, gain_squared=None, scheme="spectral_norm")
+                        array.law = replace(
+                            array.law, distribution="other", std=None, gain_squared=None, scheme="spectral_norm"
+                        )
             return args[0]
-        if name.startswith("torch.nn.") and name.count(".") == 2 and (last[:1].isupper() or last in LAYERS or last in CONTAINERS):
+        if (
+            name.startswith("torch.nn.")
+            and name.count(".") == 2
+            and (last[:1].isupper() or last in LAYERS or last in CONTAINERS)
+        ):
             return self.make_torch(last, args, kwargs, site)
         if name == "torch.load":
             return Unknown("a checkpoint", prefix="checkpoint")
         if name == "torch.is_grad_enabled":
             return True
         if name in ("torch.is_tensor",):
-            return isinstance(args[0], (Tensor, Array)) if args and not isinstance(args[0], (Unknown, Choice)) else Unknown(name)
+            return (
+                isinstance(args[0], (Tensor, Array))
+                if args and not isinstance(args[0], (Unknown, Choice))
+                else Unknown(name)
+            )
         if name in ("torch.hub.load", "torch.hub.load_state_dict_from_url"):
-            return self.opaque_module(name, args, kwargs, site) if last == "load" else Unknown("a checkpoint", prefix="checkpoint")
+            return (
+                self.opaque_module(name, args, kwargs, site)
+                if last == "load"
+                else Unknown("a checkpoint", prefix="checkpoint")
+            )
         if name in ("torch.cuda.is_available", "torch.cuda.device_count", "torch.backends.mps.is_available"):
             return Unknown(name)
         if name.startswith(("torch.optim", "torch.utils.data", "torch.cuda", "torch.distributed", "torch.save")):
@@ -243,10 +335,12 @@ class Externals(Arrays):
         if isinstance(source, Choice):
             source = next((v for v in source.values if isinstance(v, Array)), None)
         if not isinstance(source, Array):
-            source = self.new_array(None, laws.InitLaw("unknown", origin="explicit", location=site.location), site)
+            source = self.new_array(None, InitLaw("unknown", origin="explicit", location=site.location), site)
         law = laws.for_shape(source.law, source.shape)
-        law = laws.replace(law, location=law.location or site.location, origin="explicit")
-        made = Array(source.shape, law, True, trainable=trainable is not False, site=site, phase=self.phase, level=self.regions)
+        law = replace(law, location=law.location or site.location, origin="explicit")
+        made = Array(
+            source.shape, law, True, trainable=trainable is not False, site=site, phase=self.phase, level=self.regions
+        )
         self.events += 1
         return made
 
@@ -258,14 +352,24 @@ class Externals(Arrays):
             if last in ("rand", "random", "random_sample"):
                 return self.make_array("rand", args, kwargs, site)
             if last == "normal":
-                return self.make_array("normal", args, {("mean" if k == "loc" else "std" if k == "scale" else k): v for k, v in kwargs.items()}, site)
+                return self.make_array(
+                    "normal",
+                    args,
+                    {("mean" if k == "loc" else "std" if k == "scale" else k): v for k, v in kwargs.items()},
+                    site,
+                )
             return Unknown(name, numeric=True)
         if last in ("zeros", "ones", "empty", "eye", "full"):
             return self.make_array(last, args, kwargs, site)
         if self.operations is not None and contains_tensor(args):
             return self.operations.function(last, args, kwargs, site)
         function = MATH.get(last)
-        if last == "linspace" and all(isinstance(a, (int, float)) for a in args) and len(args) == 3 and 1 < args[2] <= 1000:
+        if (
+            last == "linspace"
+            and all(isinstance(a, (int, float)) for a in args)
+            and len(args) == 3
+            and 1 < args[2] <= 1000
+        ):
             low, high, count = args
             return [low + (high - low) * i / (count - 1) for i in range(int(count))]
         if function is None or not all(is_plain(a) for a in args):
@@ -291,7 +395,10 @@ class Externals(Arrays):
                 fields = args[1].replace(",", " ").split() if isinstance(args[1], str) else args[1]
                 if isinstance(fields, (list, tuple)) and all(isinstance(f, str) for f in fields):
                     defaults = dict(zip(reversed(fields), reversed(kwargs.get("defaults") or []), strict=False))
-                    return Native("namedtuple", lambda a, k, s: Instance(None, {**defaults, **dict(zip(fields, a, strict=False)), **k}))
+                    return Native(
+                        "namedtuple",
+                        lambda a, k, s: Instance(None, {**defaults, **dict(zip(fields, a, strict=False)), **k}),
+                    )
             case "functools.partial" if args:
                 return Native("partial", lambda a, k, s: self.call(args[0], [*args[1:], *a], {**kwargs, **k}, s))
             case "functools.reduce" if len(args) > 1:
@@ -401,7 +508,11 @@ class Externals(Arrays):
             return method(args, kwargs, site)
         if name in PLAIN_CALLS:
             if name in ("int", "float", "abs", "round") and args and isinstance(args[0], Tensor):
-                return self.operations.function("abs", args, {}, site) if name == "abs" and self.operations else Unknown(name, numeric=True)
+                return (
+                    self.operations.function("abs", args, {}, site)
+                    if name == "abs" and self.operations
+                    else Unknown(name, numeric=True)
+                )
             if all(is_plain(a) for a in (*args, *kwargs.values())):
                 if name == "pow" and not all(isinstance(a, (int, float)) and abs(a) < 1e4 for a in args):
                     return Unknown(name, numeric=True)
@@ -449,7 +560,11 @@ class Externals(Arrays):
 
     def _builtin_set(self, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
         items = self.items(args[0], site) if args else []
-        return set(items) if items is not None and all(isinstance(i, (str, int, float)) for i in items) else Unknown("a set")
+        return (
+            set(items)
+            if items is not None and all(isinstance(i, (str, int, float)) for i in items)
+            else Unknown("a set")
+        )
 
     def _builtin_dict(self, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
         return dict(self._dict(args, kwargs, site))
@@ -512,15 +627,23 @@ class Externals(Arrays):
                 items = self.items(args[0], site)
                 total: Any = args[1] if len(args) > 1 else 0
                 for item in items or []:
-                    total = self.operations.arithmetic("add", total, item, site) if contains_tensor([total, item]) else item
+                    total = (
+                        self.operations.arithmetic("add", total, item, site) if contains_tensor([total, item]) else item
+                    )
                 if items:
                     return total
             return self.operations.function(name, args, {}, site)
         values = self.items(args[0], site) if len(args) == 1 else args
         if values and all(isinstance(v, (int, float)) for v in values):
             start = kwargs.get("start", 0)
-            return {"sum": sum, "max": max, "min": min}[name](values) + (start if name == "sum" and is_plain(start) else 0)
-        return kwargs["default"] if values == [] and "default" in kwargs else 0 if values == [] and name == "sum" else Unknown(name, numeric=True)
+            return MATH[name](values) + (start if name == "sum" and is_plain(start) else 0)
+        return (
+            kwargs["default"]
+            if values == [] and "default" in kwargs
+            else 0
+            if values == [] and name == "sum"
+            else Unknown(name, numeric=True)
+        )
 
     def _builtin_sum(self, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
         if len(args) == 2 and isinstance(args[1], list):
@@ -660,8 +783,8 @@ class Externals(Arrays):
                 if id(value) not in memo:
                     law = value.law
                     if law.distribution != "constant":
-                        value.law = law = laws.replace(law, draw=law.draw or f"draw{len(self.modules)}-{len(memo)}")
-                    memo[id(value)] = laws.replace(value, law=law)
+                        value.law = law = replace(law, draw=law.draw or f"draw{len(self.modules)}-{len(memo)}")
+                    memo[id(value)] = replace(value, law=law)
                 return memo[id(value)]
             if isinstance(value, list):
                 return [part(v) for v in value]
@@ -672,9 +795,6 @@ class Externals(Arrays):
         made.attributes = {k: part(v) for k, v in module.attributes.items()}
         made.arguments = dict(module.arguments)
         return made
-
-
-import builtins as __builtins_module__  # noqa: E402
 
 
 def _default_argument(flag: str, kwargs: dict[str, Any]) -> Any:
@@ -696,6 +816,3 @@ def _default_argument(flag: str, kwargs: dict[str, Any]) -> Any:
     if kwargs.get("required") is True or not flag.startswith("-"):
         return Unknown(f"the argument {flag}", choices=choices)
     return None
-
-
-__all__ = ["Choice", "Externals", "Frame", "merge"]

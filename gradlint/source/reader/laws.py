@@ -247,9 +247,7 @@ def shifted(law: InitLaw, offset: Any, location: Location | None = None) -> Init
         return changed(law, location)
     mean = law.mean + a
     gain = None if law.fan_in is None else law.fan_in * (law.std**2 + mean**2)
-    return replace(
-        law, mean=mean, gain_squared=gain, origin="explicit", scheme=None, location=location or law.location
-    )
+    return replace(law, mean=mean, gain_squared=gain, origin="explicit", scheme=None, location=location or law.location)
 
 
 def changed(law: InitLaw, location: Location | None) -> InitLaw:

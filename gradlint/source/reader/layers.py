@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -54,9 +54,7 @@ def _layers() -> dict[str, Layer]:
         ),
         "RMSNorm": Layer("normalization", "rms_norm", "normalized_shape, eps=None, elementwise_affine=True"),
         "GroupNorm": Layer("normalization", "group_norm", "num_groups, num_channels, eps=1e-5, affine=True"),
-        "LocalResponseNorm": Layer(
-            "normalization", "local_response_norm", "size, alpha=0.0001, beta=0.75, k=1.0"
-        ),
+        "LocalResponseNorm": Layer("normalization", "local_response_norm", "size, alpha=0.0001, beta=0.75, k=1.0"),
         "SyncBatchNorm": Layer("normalization", "batch_norm", _BATCH),
         "BatchNorm": Layer("normalization", "batch_norm", _BATCH),
         "RNN": Layer("recurrent", "rnn", _VANILLA),
@@ -234,7 +232,7 @@ def make_parameters(name: str, arguments: dict[str, Any], site: Site) -> dict[st
         case "embedding":
             shape = (laws.size(get("num_embeddings")), laws.size(get("embedding_dim")))
             law = laws.plain_law("normal", 0.0, 1.0, shape)
-            made["weight"] = Array(shape, laws.replace(law, origin="default", scheme="normal"), True, site=site)
+            made["weight"] = Array(shape, replace(law, origin="default", scheme="normal"), True, site=site)
         case "normalization":
             affine = flag(get("affine", get("elementwise_affine", True)))
             if affine and layer.op != "local_response_norm":
@@ -247,7 +245,9 @@ def make_parameters(name: str, arguments: dict[str, Any], site: Site) -> dict[st
         case "activation" if name == "PReLU":
             shape = (laws.size(get("num_parameters")),)
             start = laws.number(get("init"))
-            made["weight"] = Array(shape, laws.constant_default(0.25 if start is None else start, shape), True, site=site)
+            made["weight"] = Array(
+                shape, laws.constant_default(0.25 if start is None else start, shape), True, site=site
+            )
         case "recurrent":
             made = _recurrent_parameters(name, arguments, site)
         case "attention":
@@ -281,7 +281,7 @@ def _attention_parameters(arguments: dict[str, Any], site: Site) -> dict[str, An
     shape = (3 * width if width is not None else None, width)
     law = laws.scaled_law("uniform", "xavier_uniform", 1.0, shape, "average", None, origin="default")
     if width is None:
-        law = laws.replace(law, gain_squared=0.5)
+        law = replace(law, gain_squared=0.5)
     made: dict[str, Any] = {"in_proj_weight": Array(shape, law, True, site=site)}
     if flag(arguments.get("bias", True)):
         made["in_proj_bias"] = Array(shape[:1], laws.constant_default(0.0, shape[:1]), True, site=site)

@@ -11,7 +11,7 @@ from typing import Any
 from gradlint.source.project import Project, SourceFile
 from gradlint.source.reader.layers import CONTAINERS, LAYERS
 from gradlint.source.reader.operations import Operations
-from gradlint.source.reader.values import External, Frame, Function, Module, OutOfSteps, Site, Unknown
+from gradlint.source.reader.values import External, Frame, Function, Module, OutOfStepsError, Site, Unknown
 
 MAX_STEPS = 200_000
 """Evaluated syntax nodes per file or per forward pass: about half a second."""
@@ -121,7 +121,9 @@ class Machine(ABC):
         """Whether a value is true, None if that is not known."""
 
     @abstractmethod
-    def call_function(self, function: Function, args: list[Any], kwargs: dict[str, Any], site: Site, receiver: Any) -> Any:
+    def call_function(
+        self, function: Function, args: list[Any], kwargs: dict[str, Any], site: Site, receiver: Any
+    ) -> Any:
         """Call a function of the project."""
 
     def write(self, table: dict[str, Any], name: str, value: Any) -> None:
@@ -134,7 +136,7 @@ class Machine(ABC):
         """Count one evaluated syntax node."""
         self.steps += 1
         if self.steps > self.limit:
-            raise OutOfSteps
+            raise OutOfStepsError
 
     # -- files ---------------------------------------------------------------------------------------------------
 
@@ -189,7 +191,10 @@ class Machine(ABC):
                 frame.scope.stars.append(star)
         module = canonical(star.module or "")
         if star.level == 0 and (
-            (module == "torch.nn" and (name in LAYERS or name in CONTAINERS or name in ("Module", "Parameter", "functional", "init")))
+            (
+                module == "torch.nn"
+                and (name in LAYERS or name in CONTAINERS or name in ("Module", "Parameter", "functional", "init"))
+            )
             or (module == "torch.nn.functional" and name.islower())
             or (module == "torch" and name in ("nn", "optim", "randn", "cat", "tanh", "sigmoid", "relu"))
             or (module == "math" and name in ("sqrt", "log", "pi", "floor", "ceil"))
@@ -201,7 +206,7 @@ class Machine(ABC):
     def import_module(self, name: str, frame: Frame, level: int = 0) -> Any:
         """What `import name` means: a file's frame or something outside."""
         file = self.project.module(name, frame.file, level)
-        if file is not None and not (name.split(".")[0] in ("torch", "numpy", "math") and level == 0):
+        if file is not None and not (name.split(".", maxsplit=1)[0] in ("torch", "numpy", "math") and level == 0):
             return self.file_frame(file)
         return External(canonical(name))
 

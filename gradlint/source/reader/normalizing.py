@@ -57,7 +57,9 @@ def _spread(builder: GraphBuilder, x: Tensor, inverted: bool) -> tuple[int, Any,
     for _ in range(8):
         if node.kind == "scale" and node.op == "shift" and isinstance(node.attributes.get("offset"), (int, float)):
             eps = max(eps, float(node.attributes["offset"]))
-        elif node.op == "clamp" or (node.kind == "reshape" and node.op in ("unsqueeze", "view", "reshape", "expand", "detach")):
+        elif node.op == "clamp" or (
+            node.kind == "reshape" and node.op in ("unsqueeze", "view", "reshape", "expand", "detach")
+        ):
             pass
         elif node.op == "rsqrt" and inverted:
             inverted, root = False, True

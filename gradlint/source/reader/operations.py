@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from gradlint.source.reader import laws, shapes
@@ -13,14 +14,52 @@ from gradlint.source.reader.values import Array, Choice, Module, Pieces, Site, T
 Call = Callable[[list[Any], dict[str, Any], Site], Any]
 
 ACTIVATIONS = {
-    **{
-        n: ""
-        for n in (
-            "relu relu6 selu silu mish softsign tanh sigmoid logsigmoid hardsigmoid hardswish exp log log2 log10 log1p "
-            "expm1 sqrt rsqrt square abs neg sin cos tan erf reciprocal sign floor round ceil tanhshrink atan asinh "
-            "sinh cosh acos asin logit nan_to_num sinc"
-        ).split()
-    },
+    **dict.fromkeys(
+        [
+            "relu",
+            "relu6",
+            "selu",
+            "silu",
+            "mish",
+            "softsign",
+            "tanh",
+            "sigmoid",
+            "logsigmoid",
+            "hardsigmoid",
+            "hardswish",
+            "exp",
+            "log",
+            "log2",
+            "log10",
+            "log1p",
+            "expm1",
+            "sqrt",
+            "rsqrt",
+            "square",
+            "abs",
+            "neg",
+            "sin",
+            "cos",
+            "tan",
+            "erf",
+            "reciprocal",
+            "sign",
+            "floor",
+            "round",
+            "ceil",
+            "tanhshrink",
+            "atan",
+            "asinh",
+            "sinh",
+            "cosh",
+            "acos",
+            "asin",
+            "logit",
+            "nan_to_num",
+            "sinc",
+        ],
+        "",
+    ),
     "leaky_relu": "negative_slope=0.01, inplace=False",
     "elu": "alpha=1.0, inplace=False",
     "celu": "alpha=1.0, inplace=False",
@@ -37,20 +76,109 @@ ACTIVATIONS = {
 ALIASES = {"absolute": "abs", "negative": "neg", "swish": "silu", "log_sigmoid": "logsigmoid", "expit": "sigmoid"}
 
 IDENTITIES = frozenset(
-    "contiguous to cuda cpu float double half bfloat16 clone type type_as requires_grad requires_grad_ alias "
-    "view_as_real pin_memory retain_grad dequantize as_tensor tensor from_numpy squeeze_ detach_ int long".split()
+    [
+        "contiguous",
+        "to",
+        "cuda",
+        "cpu",
+        "float",
+        "double",
+        "half",
+        "bfloat16",
+        "clone",
+        "type",
+        "type_as",
+        "requires_grad",
+        "requires_grad_",
+        "alias",
+        "view_as_real",
+        "pin_memory",
+        "retain_grad",
+        "dequantize",
+        "as_tensor",
+        "tensor",
+        "from_numpy",
+        "squeeze_",
+        "detach_",
+        "int",
+        "long",
+    ]
 ) - {"squeeze_", "detach_"}
 
 RESHAPES = frozenset(
-    "view reshape flatten permute transpose squeeze unsqueeze expand expand_as repeat repeat_interleave select narrow "
-    "gather index_select roll flip unfold pixel_shuffle pixel_unshuffle swapaxes movedim t detach pad unflatten "
-    "view_as reshape_as tile flipud fliplr rot90 diagonal ravel channel_shuffle take_along_dim masked_select".split()
+    [
+        "view",
+        "reshape",
+        "flatten",
+        "permute",
+        "transpose",
+        "squeeze",
+        "unsqueeze",
+        "expand",
+        "expand_as",
+        "repeat",
+        "repeat_interleave",
+        "select",
+        "narrow",
+        "gather",
+        "index_select",
+        "roll",
+        "flip",
+        "unfold",
+        "pixel_shuffle",
+        "pixel_unshuffle",
+        "swapaxes",
+        "movedim",
+        "t",
+        "detach",
+        "pad",
+        "unflatten",
+        "view_as",
+        "reshape_as",
+        "tile",
+        "flipud",
+        "fliplr",
+        "rot90",
+        "diagonal",
+        "ravel",
+        "channel_shuffle",
+        "take_along_dim",
+        "masked_select",
+    ]
 )
-REDUCTIONS = frozenset("mean sum amax amin var std norm logsumexp cumsum prod median".split())
+REDUCTIONS = frozenset(["mean", "sum", "amax", "amin", "var", "std", "norm", "logsumexp", "cumsum", "prod", "median"])
 
 NO_GRADIENT = frozenset(
-    "argmax argmin argsort eq ne lt gt le ge isnan isinf isfinite bool any all nonzero topk_indices bincount "
-    "logical_and logical_or logical_not numel bernoulli multinomial item tolist numpy shape_as_tensor".split()
+    [
+        "argmax",
+        "argmin",
+        "argsort",
+        "eq",
+        "ne",
+        "lt",
+        "gt",
+        "le",
+        "ge",
+        "isnan",
+        "isinf",
+        "isfinite",
+        "bool",
+        "any",
+        "all",
+        "nonzero",
+        "topk_indices",
+        "bincount",
+        "logical_and",
+        "logical_or",
+        "logical_not",
+        "numel",
+        "bernoulli",
+        "multinomial",
+        "item",
+        "tolist",
+        "numpy",
+        "shape_as_tensor",
+    ]
 )
 
 
@@ -99,7 +227,7 @@ class Operations:
             attributes.pop("channels", None)
             x.shape = shape
             known = {**node.attributes, **attributes}
-            self.builder.nodes[x.node] = laws.replace(node, shape=shape, attributes=known, feature_axis=axis)
+            self.builder.nodes[x.node] = replace(node, shape=shape, attributes=known, feature_axis=axis)
 
     # -- layers --------------------------------------------------------------------------------------------------
 
@@ -160,7 +288,10 @@ class Operations:
             wanted = shapes.per_axis(a.get("output_size"), d)
             if len(shape) < d:
                 return None
-            return (*shape[:-d], *(old if new is None else laws.size(new) for old, new in zip(shape[-d:], wanted, strict=True)))
+            return (
+                *shape[:-d],
+                *(old if new is None else laws.size(new) for old, new in zip(shape[-d:], wanted, strict=True)),
+            )
         return shapes.pooled(shape, d, a)
 
     def _reshaped_layer(self, op: str, shape: shapes.Shape, a: dict[str, Any]) -> shapes.Shape:
@@ -174,7 +305,14 @@ class Operations:
         return None if shape is None else (None,) * len(shape)
 
     def _recurrent(
-        self, module: Module, op: str, x: Tensor, args: list[Any], a: dict[str, Any], arrays: dict[str, Array], site: Site
+        self,
+        module: Module,
+        op: str,
+        x: Tensor,
+        args: list[Any],
+        a: dict[str, Any],
+        arrays: dict[str, Array],
+        site: Site,
     ) -> Any:
         cell = module.torch.endswith("Cell")
         hidden, width = laws.size(a.get("hidden_size")), laws.size(a.get("input_size"))
@@ -184,7 +322,13 @@ class Operations:
         directions = 2 if a.get("bidirectional") is True else 1
         shape = (*sizes[:-1], hidden * directions if hidden is not None else None)
         steps = None if cell or len(sizes) != 3 else sizes[1 if batch_first else 0]
-        attributes = {"batch_first": batch_first, **a, "cell": cell, "steps": steps, "bias": any("bias" in n for n in arrays)}
+        attributes = {
+            "batch_first": batch_first,
+            **a,
+            "cell": cell,
+            "steps": steps,
+            "bias": any("bias" in n for n in arrays),
+        }
         if op == "rnn":
             attributes.setdefault("nonlinearity", "tanh")
         inputs = self.operands(args, site)
@@ -194,19 +338,36 @@ class Operations:
         return out, (Tensor(out.node), Tensor(out.node)) if op == "lstm" else Tensor(out.node)
 
     def _attention(
-        self, module: Module, args: list[Any], kwargs: dict[str, Any], a: dict[str, Any], arrays: dict[str, Array], site: Site
+        self,
+        module: Module,
+        args: list[Any],
+        kwargs: dict[str, Any],
+        a: dict[str, Any],
+        arrays: dict[str, Array],
+        site: Site,
     ) -> Any:
         qkv = [t for t in (*args[:3], *(kwargs[k] for k in ("query", "key", "value") if k in kwargs))]
         inputs = self.operands(qkv, site)
         width, heads = laws.size(a.get("embed_dim")), laws.size(a.get("num_heads"))
-        attributes = {**a, "head_dim": width // heads if width and heads else None, "causal": kwargs.get("is_causal", False)}
-        roles = {"in_proj_weight": "in_proj", "in_proj_bias": "in_proj_bias", "out_proj.weight": "out_proj", "out_proj.bias": "out_proj_bias"}
+        attributes = {
+            **a,
+            "head_dim": width // heads if width and heads else None,
+            "causal": kwargs.get("is_causal", False),
+        }
+        roles = {
+            "in_proj_weight": "in_proj",
+            "in_proj_bias": "in_proj_bias",
+            "out_proj.weight": "out_proj",
+            "out_proj.bias": "out_proj_bias",
+        }
         parameters = {roles.get(n, n): v for n, v in arrays.items()}
         for name, array in arrays.items():
             path = self.builder.path_of(module, "attention")
             self.builder.register(array, f"{path}.{name}" if path else name)
         shape = inputs[0].shape if inputs else None
-        out = self.builder.emit("attention", "multi_head_attention", inputs, site, attributes, shape, parameters, module, -1)
+        out = self.builder.emit(
+            "attention", "multi_head_attention", inputs, site, attributes, shape, parameters, module, -1
+        )
         return out, Unknown("attention weights")
 
     # -- functions -----------------------------------------------------------------------------------------------
@@ -247,7 +408,11 @@ class Operations:
             a = bind("dim=None, keepdim=False", args, kwargs)
         if "axis" in kwargs:
             a["dim"] = kwargs["axis"]
-        shape = x.shape if op == "cumsum" else shapes.reduced(x.shape, a.get("dim"), a.get("keepdim", kwargs.get("keepdims")))
+        shape = (
+            x.shape
+            if op == "cumsum"
+            else shapes.reduced(x.shape, a.get("dim"), a.get("keepdim", kwargs.get("keepdims")))
+        )
         if op in ("prod", "median"):
             return self.builder.emit("unknown", op, [x], site, a, shape)
         return self.builder.emit("reduce", op, [x], site, a, shape)
@@ -280,7 +445,10 @@ class Operations:
         match op:
             case "view" | "reshape":
                 sizes = args or list(kwargs.get("shape", kwargs.get("size", ())))
-                shape, attributes = shapes.viewed(x.shape, sizes), {"sizes": [laws.size(s) if s != -1 else -1 for s in sizes]}
+                shape, attributes = (
+                    shapes.viewed(x.shape, sizes),
+                    {"sizes": [laws.size(s) if s != -1 else -1 for s in sizes]},
+                )
             case "flatten" | "ravel":
                 a = bind("start_dim=0, end_dim=-1", args, kwargs)
                 shape, attributes, op = shapes.flattened(x.shape, a["start_dim"], a["end_dim"]), a, "flatten"
@@ -300,7 +468,9 @@ class Operations:
                     shape = tuple(s for i, s in enumerate(x.shape) if i != dim % rank or s not in (1, None))
             case "expand" | "repeat" | "tile":
                 sizes = [laws.size(s) for s in args]
-                shape = tuple(sizes) if op == "expand" and None not in sizes else ((None,) * len(sizes) if sizes else None)
+                shape = (
+                    tuple(sizes) if op == "expand" and None not in sizes else ((None,) * len(sizes) if sizes else None)
+                )
             case "select" | "index_select" | "narrow" | "gather":
                 dim = args[0] if args else kwargs.get("dim")
                 attributes = {"dim": dim}
@@ -321,7 +491,9 @@ class Operations:
         if op.startswith("adaptive"):
             a = bind("output_size", args, kwargs)
         elif op == "max_pool":
-            a = bind("kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False", args, kwargs)
+            a = bind(
+                "kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False", args, kwargs
+            )
         elif op == "lp_pool":
             a = bind("norm_type, kernel_size, stride=None", args, kwargs)
         else:
@@ -384,7 +556,9 @@ class Operations:
 
     def _do_interpolate(self, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
         x = self.operands(args[:1] or [kwargs.get("input")], site)
-        a = bind("size=None, scale_factor=None, mode='nearest'", args[1:], {k: v for k, v in kwargs.items() if k != "input"})
+        a = bind(
+            "size=None, scale_factor=None, mode='nearest'", args[1:], {k: v for k, v in kwargs.items() if k != "input"}
+        )
         shape = None if not x or x[0].shape is None else (*x[0].shape[:2], *([None] * (len(x[0].shape) - 2)))
         return self.builder.emit("upsample", "interpolate", x[:1], site, a, shape)
 
@@ -436,7 +610,9 @@ class Operations:
         else:
             d = int(op[-2])
             kernel = sizes[2:] if sizes else None
-            shape = shapes.convolved(inputs[0].shape, out, d, {**extra, "kernel_size": kernel}) if kind == "conv" else None
+            shape = (
+                shapes.convolved(inputs[0].shape, out, d, {**extra, "kernel_size": kernel}) if kind == "conv" else None
+            )
             extra = {**extra, "kernel_size": list(kernel) if kernel else None, "out_channels": out}
             if sizes and len(sizes) > 1 and isinstance(extra.get("groups"), int) and sizes[1] is not None:
                 extra["in_channels"] = sizes[1] * extra["groups"]
@@ -452,7 +628,11 @@ class Operations:
 
     def _do_scaled_dot_product_attention(self, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
         qkv = self.operands([*args[:3], *(kwargs[k] for k in ("query", "key", "value") if k in kwargs)], site)
-        a = {"dropout": kwargs.get("dropout_p", 0.0), "causal": kwargs.get("is_causal", False), "scale": kwargs.get("scale")}
+        a = {
+            "dropout": kwargs.get("dropout_p", 0.0),
+            "causal": kwargs.get("is_causal", False),
+            "scale": kwargs.get("scale"),
+        }
         shape = qkv[0].shape if qkv else None
         if shape:
             a["head_dim"] = shape[-1]
@@ -489,7 +669,11 @@ class Operations:
     _do_tensor_split = _do_chunk
 
     def _do_split(self, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
-        a = bind("input, split_size_or_sections, dim=0", args, {("split_size_or_sections" if "split" in k else k): v for k, v in kwargs.items()})
+        a = bind(
+            "input, split_size_or_sections, dim=0",
+            args,
+            {("split_size_or_sections" if "split" in k else k): v for k, v in kwargs.items()},
+        )
         x, sizes = self.tensor(a["input"], site), a["split_size_or_sections"]
         if x is None:
             return Unknown("split")
@@ -537,10 +721,14 @@ class Operations:
         return self.arithmetic("add", args[0], self._do_matmul(args[1:], kwargs, site), site)
 
     def _do_add(self, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
-        return self.arithmetic("add", args[0], args[1] if len(args) > 1 else kwargs.get("other"), site, kwargs.get("alpha", 1))
+        return self.arithmetic(
+            "add", args[0], args[1] if len(args) > 1 else kwargs.get("other"), site, kwargs.get("alpha", 1)
+        )
 
     def _do_sub(self, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
-        return self.arithmetic("sub", args[0], args[1] if len(args) > 1 else kwargs.get("other"), site, kwargs.get("alpha", 1))
+        return self.arithmetic(
+            "sub", args[0], args[1] if len(args) > 1 else kwargs.get("other"), site, kwargs.get("alpha", 1)
+        )
 
     _do_subtract = _do_sub
 

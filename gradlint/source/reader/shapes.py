@@ -33,7 +33,10 @@ def convolved(shape: Shape, channels: int | None, dimensions: int, arguments: di
         return (None, channels, *([None] * dimensions))
     axes = zip(
         shape[2:],
-        *(per_axis(get(n, e), dimensions) for n, e in (("kernel_size", None), ("stride", 1), ("padding", 0), ("dilation", 1))),
+        *(
+            per_axis(get(n, e), dimensions)
+            for n, e in (("kernel_size", None), ("stride", 1), ("padding", 0), ("dilation", 1))
+        ),
         strict=True,
     )
     return (shape[0], channels, *(windowed(*axis) for axis in axes))
@@ -97,7 +100,14 @@ def viewed(shape: Shape, sizes: list[Any]) -> Shape:
         total, others = product(shape), product(rest)
         if total is not None and others:
             wanted[hole] = total // others
-    elif shape is not None and len(shape) > 1 and len(wanted) == 2 and hole == 1 and shape[0] is None and wanted[0] is None:
+    elif (
+        shape is not None
+        and len(shape) > 1
+        and len(wanted) == 2
+        and hole == 1
+        and shape[0] is None
+        and wanted[0] is None
+    ):
         wanted[1] = product(shape[1:])
     return tuple(wanted)
 
@@ -109,7 +119,9 @@ def broadcast(a: Shape, b: Shape) -> Shape:
     if len(a) < len(b):
         a, b = b, a
     padded = (1,) * (len(a) - len(b)) + b
-    return tuple(y if x == 1 else x if y in (1, None) else y if x is None else x for x, y in zip(a, padded, strict=True))
+    return tuple(
+        y if x == 1 else x if y in (1, None) else y if x is None else x for x, y in zip(a, padded, strict=True)
+    )
 
 
 def reduced(shape: Shape, dim: Any, keepdim: Any) -> Shape:

@@ -16,8 +16,8 @@ from gradlint.source.reader.values import (
     Function,
     Module,
     Pieces,
+    ReadingStoppedError,
     Site,
-    StopReading,
     Tensor,
     Unknown,
     UserClass,
@@ -50,27 +50,27 @@ class Statements(Expressions):
         """Run a block."""
         for statement in statements:
             self.step()
-            method = getattr(self, f"_run_{type(statement).__name__}", None)
-            jump = method(statement, frame) if method is not None else None
+            method = getattr(self, f"_run_{type(statement).__name__.lower()}", None)
+            jump: Jump | None = method(statement, frame) if method is not None else None
             if jump is not None:
                 return jump
         return None
 
-    def _run_Expr(self, node: ast.Expr, frame: Frame) -> None:  # noqa: N802
+    def _run_expr(self, node: ast.Expr, frame: Frame) -> None:
         self.evaluate(node.value, frame)
 
-    def _run_Assign(self, node: ast.Assign, frame: Frame) -> None:  # noqa: N802
+    def _run_assign(self, node: ast.Assign, frame: Frame) -> None:
         value = self.evaluate(node.value, frame)
         for target in node.targets:
             self.assign(target, value, frame)
 
-    def _run_AnnAssign(self, node: ast.AnnAssign, frame: Frame) -> None:  # noqa: N802
+    def _run_annassign(self, node: ast.AnnAssign, frame: Frame) -> None:
         if node.value is not None:
             self.assign(node.target, self.evaluate(node.value, frame), frame)
         elif frame.owner is not None and isinstance(node.target, ast.Name):
             frame.names.setdefault(node.target.id, Unknown(f"`{node.target.id}` has no default"))
 
-    def _run_AugAssign(self, node: ast.AugAssign, frame: Frame) -> None:  # noqa: N802
+    def _run_augassign(self, node: ast.AugAssign, frame: Frame) -> None:
         site = Site(frame.file, node)
         target = node.target
         left = self.evaluate(target, frame)
@@ -129,7 +129,7 @@ class Statements(Expressions):
 
     # -- branches ------------------------------------------------------------------------------------------------
 
-    def _run_If(self, node: ast.If, frame: Frame) -> Jump | None:  # noqa: N802
+    def _run_if(self, node: ast.If, frame: Frame) -> Jump | None:
         truth = self.truth(self.evaluate(node.test, frame))
         if truth is not None:
             return self.execute(node.body if truth else node.orelse, frame)
@@ -223,8 +223,15 @@ class Statements(Expressions):
             jump = self.execute(block, frame)
             added = builder.nodes[count:]
             results.append((jump, frame.names, {n.kind for n in added}))
-            if added and not {n.kind for n in added} <= {"reshape", "upsample", "scale", "constant", "parameter", "dropout"}:
-                raise StopReading(site, f"which branch runs depends on `{site.text}`, which is not known")
+            if added and not {n.kind for n in added} <= {
+                "reshape",
+                "upsample",
+                "scale",
+                "constant",
+                "parameter",
+                "dropout",
+            }:
+                raise ReadingStoppedError(site, f"which branch runs depends on `{site.text}`, which is not known")
         (jump_a, names_a, _), (jump_b, names_b, kinds_b) = results
         if not kinds_b:
             frame.names = names_b
@@ -240,11 +247,13 @@ class Statements(Expressions):
             }
             return None
         returned = [j for j in (jump_a, jump_b) if j is not None and j.kind == "return"]
-        if any(contains_tensor(j.value) for j in returned) or any(j is not None and j.kind != "return" for j in (jump_a, jump_b)):
-            raise StopReading(site, f"which branch runs depends on `{site.text}`, which is not known")
+        if any(contains_tensor(j.value) for j in returned) or any(
+            j is not None and j.kind != "return" for j in (jump_a, jump_b)
+        ):
+            raise ReadingStoppedError(site, f"which branch runs depends on `{site.text}`, which is not known")
         return self._join(frame, before, names_a, jump_a, jump_b, site)
 
-    def _run_Match(self, node: Any, frame: Frame) -> Jump | None:  # noqa: N802
+    def _run_match(self, node: Any, frame: Frame) -> Jump | None:
         subject = self.evaluate(node.subject, frame)
         for case in node.cases:
             pattern = case.pattern
@@ -262,7 +271,7 @@ class Statements(Expressions):
 
     # -- loops ---------------------------------------------------------------------------------------------------
 
-    def _run_For(self, node: ast.For, frame: Frame) -> Jump | None:  # noqa: N802
+    def _run_for(self, node: ast.For, frame: Frame) -> Jump | None:
         site = Site(frame.file, node.iter)
         value = self.evaluate(node.iter, frame)
         alternatives = value.values if isinstance(value, Choice) else (value,)
@@ -275,7 +284,9 @@ class Statements(Expressions):
     def _loop_over(self, node: ast.For, value: Any, frame: Frame, site: Site) -> Jump | None:
         items = self.items(value, site)
         if items is None:
-            return self._once(node.body, frame, site, lambda: self.assign(node.target, self._element(value, site), frame))
+            return self._once(
+                node.body, frame, site, lambda: self.assign(node.target, self._element(value, site), frame)
+            )
         started, events = self.steps, self.events
         for n, item in enumerate(items):
             if n >= MAX_ROUNDS or (
@@ -295,7 +306,9 @@ class Statements(Expressions):
             return self.operations.index(value, 0, site)
         if isinstance(value, Pieces) and self.operations is not None:
             return self.operations.piece(value, 0)
-        return Unknown("an element of something that is not known", numeric=isinstance(value, Unknown) and value.numeric)
+        return Unknown(
+            "an element of something that is not known", numeric=isinstance(value, Unknown) and value.numeric
+        )
 
     def _once(self, body: list[ast.stmt], frame: Frame, site: Site, prepare: Any) -> Jump | None:
         """Run the body of a loop of unknown length once; what it changes in the graph becomes a loop node."""
@@ -321,7 +334,7 @@ class Statements(Expressions):
             frame.returns.append(jump.value)
         return None
 
-    def _run_While(self, node: ast.While, frame: Frame) -> Jump | None:  # noqa: N802
+    def _run_while(self, node: ast.While, frame: Frame) -> Jump | None:
         site = Site(frame.file, node.test)
         started, events = self.steps, self.events
         for _ in range(MAX_ROUNDS):
@@ -341,29 +354,29 @@ class Statements(Expressions):
 
     # -- the rest ------------------------------------------------------------------------------------------------
 
-    def _run_Return(self, node: ast.Return, frame: Frame) -> Jump:  # noqa: N802
+    def _run_return(self, node: ast.Return, frame: Frame) -> Jump:
         return Jump("return", self.evaluate(node.value, frame) if node.value is not None else None)
 
-    def _run_Break(self, node: ast.Break, frame: Frame) -> Jump:  # noqa: N802
+    def _run_break(self, node: ast.Break, frame: Frame) -> Jump:
         return BREAK
 
-    def _run_Continue(self, node: ast.Continue, frame: Frame) -> Jump:  # noqa: N802
+    def _run_continue(self, node: ast.Continue, frame: Frame) -> Jump:
         return CONTINUE
 
-    def _run_Raise(self, node: ast.Raise, frame: Frame) -> Jump:  # noqa: N802
+    def _run_raise(self, node: ast.Raise, frame: Frame) -> Jump:
         return Jump("raise", Unknown("an exception"))
 
-    def _run_With(self, node: ast.With | ast.AsyncWith, frame: Frame) -> Jump | None:  # noqa: N802
+    def _run_with(self, node: ast.With | ast.AsyncWith, frame: Frame) -> Jump | None:
         for item in node.items:
             value = self.evaluate(item.context_expr, frame)
             if item.optional_vars is not None:
                 self.assign(item.optional_vars, value, frame)
         return self.execute(node.body, frame)
 
-    _run_AsyncWith = _run_With
-    _run_AsyncFor = _run_For
+    _run_asyncwith = _run_with
+    _run_asyncfor = _run_for
 
-    def _run_Try(self, node: Any, frame: Frame) -> Jump | None:  # noqa: N802
+    def _run_try(self, node: Any, frame: Frame) -> Jump | None:
         jump = self.execute(node.body, frame)
         if jump is not None and jump.kind == "raise" and node.handlers:
             jump = self.execute(node.handlers[0].body, frame)
@@ -372,15 +385,15 @@ class Statements(Expressions):
         final = self.execute(node.finalbody, frame)
         return final or jump
 
-    _run_TryStar = _run_Try
+    _run_trystar = _run_try
 
-    def _run_Global(self, node: ast.Global, frame: Frame) -> None:  # noqa: N802
+    def _run_global(self, node: ast.Global, frame: Frame) -> None:
         top = frame
         while top.outer is not None:
             top = top.outer
         frame.outward.update(dict.fromkeys(node.names, top))
 
-    def _run_Nonlocal(self, node: ast.Nonlocal, frame: Frame) -> None:  # noqa: N802
+    def _run_nonlocal(self, node: ast.Nonlocal, frame: Frame) -> None:
         for name in node.names:
             outer = frame.outer
             while outer is not None and name not in outer.names:
@@ -388,7 +401,7 @@ class Statements(Expressions):
             if outer is not None:
                 frame.outward[name] = outer
 
-    def _run_Delete(self, node: ast.Delete, frame: Frame) -> None:  # noqa: N802
+    def _run_delete(self, node: ast.Delete, frame: Frame) -> None:
         for target in node.targets:
             if isinstance(target, ast.Attribute):
                 owner = self.evaluate(target.value, frame)
@@ -400,7 +413,7 @@ class Statements(Expressions):
                 key = self.evaluate(target.slice, frame)
                 self.delete_item(owner, key)
 
-    def _run_Import(self, node: ast.Import, frame: Frame) -> None:  # noqa: N802
+    def _run_import(self, node: ast.Import, frame: Frame) -> None:
         for alias in node.names:
             if alias.asname:
                 frame.names[alias.asname] = self.import_module(alias.name, frame)
@@ -408,7 +421,7 @@ class Statements(Expressions):
                 first = alias.name.split(".")[0]
                 frame.names[first] = self.import_module(first, frame)
 
-    def _run_ImportFrom(self, node: ast.ImportFrom, frame: Frame) -> None:  # noqa: N802
+    def _run_importfrom(self, node: ast.ImportFrom, frame: Frame) -> None:
         for alias in node.names:
             if alias.name == "*":
                 top = frame
@@ -420,19 +433,25 @@ class Statements(Expressions):
                 name = alias.asname or alias.name
                 frame.names[name] = self.import_from(node.module or "", alias.name, frame, node.level)
 
-    def _run_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef, frame: Frame) -> None:  # noqa: N802
+    def _run_functiondef(self, node: ast.FunctionDef | ast.AsyncFunctionDef, frame: Frame) -> None:
         value: Any = self.make_function(node, frame)
         for decorator in reversed(node.decorator_list):
             value = self.decorate(value, decorator, frame)
         frame.names[node.name] = value
 
-    _run_AsyncFunctionDef = _run_FunctionDef
+    _run_asyncfunctiondef = _run_functiondef
 
     def decorate(self, value: Any, decorator: ast.expr, frame: Frame) -> Any:
         """A function or class after one decorator; decorators from outside the project leave it as it is."""
         name = decorator.func if isinstance(decorator, ast.Call) else decorator
         last = name.attr if isinstance(name, ast.Attribute) else name.id if isinstance(name, ast.Name) else ""
-        if isinstance(value, Function) and last in ("property", "cached_property", "staticmethod", "classmethod", "setter"):
+        if isinstance(value, Function) and last in (
+            "property",
+            "cached_property",
+            "staticmethod",
+            "classmethod",
+            "setter",
+        ):
             value.role = "property" if last == "cached_property" else last
             return value
         if last == "dataclass" and isinstance(value, UserClass):
@@ -445,7 +464,7 @@ class Statements(Expressions):
                 return value if result.name == "wrapper" else result
         return value
 
-    def _run_ClassDef(self, node: ast.ClassDef, frame: Frame) -> None:  # noqa: N802
+    def _run_classdef(self, node: ast.ClassDef, frame: Frame) -> None:
         bases = [self.evaluate(b, frame) for b in node.bases if not isinstance(b, ast.Starred)]
         cls = UserClass(node.name, node, frame, [b for b in bases if isinstance(b, (UserClass, External, Unknown))])
         body = Frame(frame.file, cls.members, outer=frame, owner=cls)

@@ -39,7 +39,7 @@ class Site:
         return text if len(text) <= 60 else text[:57] + "..."
 
 
-class StopReading(Exception):
+class ReadingStoppedError(Exception):
     """The reader cannot follow the forward pass any further."""
 
     def __init__(self, site: Site | None, reason: str) -> None:
@@ -48,7 +48,7 @@ class StopReading(Exception):
         self.reason = reason
 
 
-class OutOfSteps(Exception):
+class OutOfStepsError(Exception):
     """The step budget of one run is spent."""
 
 

@@ -1,0 +1,186 @@
+"""Which models a file holds: its statements in order, then what nothing in it calls."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from gradlint.graph.model import ModelGraph
+from gradlint.location import Location
+from gradlint.source.project import Project, SourceFile
+from gradlint.source.reader.machine import MAX_STEPS, FileScope
+from gradlint.source.reader.statements import Statements
+from gradlint.source.reader.tracing import Tracer, is_model
+from gradlint.source.reader.values import (
+    Bound,
+    Frame,
+    Function,
+    Instance,
+    OutOfStepsError,
+    Site,
+    UserClass,
+)
+
+MAX_MODELS = 48
+"""Graphs of one file; a file with more models is a zoo whose further members are left out."""
+
+MAX_FORKS = 16
+"""Modules tried where `importlib.import_module` gets a name that is only partly known."""
+
+RECURSION = 8_000
+
+HINTS = ("torch", "nn.", "Module", "lightning", "transformers", "timm")
+
+
+def read_models(file: SourceFile, project: Project, strict: bool = False) -> list[ModelGraph]:
+    """One graph for each model that the file makes, and for each nn.Module class in it that nothing makes.
+
+    Deterministic; never raises for what the user wrote (with `strict`, faults of the reader itself are raised).
+    """
+    if not any(hint in file.text for hint in HINTS):
+        return []
+    graphs: list[ModelGraph] = []
+    seen: set[str] = set()
+    with _deep_recursion():
+        decisions: list[dict[tuple[str, int], int]] = [{}]
+        for n, decision in enumerate(decisions):
+            reading = _Reading(file, project, decision, strict)
+            for graph in reading.graphs():
+                key = repr((graph.location, graph.name, graph.nodes, graph.parameters))
+                if key not in seen and len(graphs) < MAX_MODELS:
+                    seen.add(key)
+                    graphs.append(graph)
+            if n == 0:
+                for site, count in sorted(reading.machine.forks.items()):
+                    decisions += [{site: i} for i in range(1, min(count, MAX_FORKS))]
+    return graphs
+
+
+def read_model(file: SourceFile, project: Project, wanted: Location | str) -> ModelGraph | None:
+    """The graph of the model that is constructed at a location, or of a class by its name; None if there is none."""
+    graphs = read_models(file, project)
+    if isinstance(wanted, str):
+        named = [g for g in graphs if wanted in (g.class_name, g.name)]
+        return named[0] if named else None
+    here = [g for g in graphs if g.location is not None and g.location.path == wanted.path]
+    exact = [g for g in here if g.location and (g.location.line, g.location.column) == (wanted.line, wanted.column)]
+    near = [g for g in here if g.location and g.location.line <= wanted.line <= g.location.end_line]
+    return next(iter(exact or near), None)
+
+
+@contextmanager
+def _deep_recursion() -> Iterator[None]:
+    """Nested modules of the user's code are nested calls here."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, RECURSION))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
+
+
+class _Reading:
+    """One pass over a file under one set of decisions."""
+
+    def __init__(self, file: SourceFile, project: Project, decisions: dict[tuple[str, int], int], strict: bool) -> None:
+        self.file = file
+        self.strict = strict
+        self.machine = Statements(project)
+        self.machine.decisions = decisions
+        self.frame = Frame(file, {"__name__": "__main__", "__file__": file.path}, scope=FileScope())
+        self.machine.frames[file.path] = self.frame
+
+    def graphs(self) -> list[ModelGraph]:
+        """Run everything, then trace every model that was made, in the order of making."""
+        self._guarded(lambda: self.machine.execute(self.file.tree.body, self.frame))
+        self._explore_functions()
+        self._explore_classes()
+        self._explore_models()
+        tracer = Tracer(self.machine, self.strict)
+        found: list[ModelGraph] = []
+        for module in list(self.machine.modules):
+            if is_model(module) and len(found) < MAX_MODELS:
+                self.machine.phase = module.phase
+                found += tracer.trace(module)
+        return found
+
+    def _guarded(self, action: Any) -> None:
+        machine = self.machine
+        machine.steps, machine.limit = 0, MAX_STEPS
+        machine.depth = machine.regions = machine.uncertain = machine.building = 0
+        machine.writes = []
+        machine.trained = False
+        try:
+            action()
+        except (OutOfStepsError, RecursionError):
+            return
+        except Exception:
+            if self.strict:
+                raise
+
+    def _own(self, kind: type) -> list[Any]:
+        names = self.frame.names.items()
+        return [v for _, v in names if isinstance(v, kind) and getattr(v, "frame", self.frame) is self.frame]
+
+    def _next_phase(self) -> None:
+        self.machine.phase += 1
+
+    def _explore_functions(self) -> None:
+        for function in self._own(Function):
+            if not function.called and not function.name.startswith("<"):
+                self._next_phase()
+                site = Site(self.file, function.node)
+                self._guarded(lambda f=function, s=site: self.machine.call(f, [], {}, s))
+
+    def _explore_classes(self) -> None:
+        for cls in self._own(UserClass):
+            if not cls.is_module and not cls.instantiated:
+                self._next_phase()
+                site = Site(self.file, cls.node)
+                made: list[Any] = []
+                self._guarded(lambda c=cls, s=site, m=made: m.append(self.machine.construct(c, [], {}, s)))
+                if made and isinstance(made[0], Instance):
+                    self._call_methods(made[0], cls)
+            elif cls.is_module and not cls.instantiated:
+                continue
+
+    def _call_methods(self, instance: Instance, cls: UserClass) -> None:
+        for name, member in list(cls.members.items()):
+            if (
+                isinstance(member, Function)
+                and not member.called
+                and not name.startswith("__")
+                and member.role == "plain"
+            ):
+                site = Site(self.file, member.node)
+                self._guarded(lambda m=member, s=site: self.machine.call(Bound(m, instance), [], {}, s))
+
+    def _explore_models(self) -> None:
+        classes = [c for c in self._own(UserClass) if c.is_module]
+        used = {name: _names_used_by_others(name, self.file.tree) for name in (c.name for c in classes)}
+        for cls in classes:
+            if not cls.instantiated and not used[cls.name]:
+                self._construct(cls)
+        for cls in classes:
+            if not cls.instantiated and used[cls.name] == {"function"}:
+                self._construct(cls)
+
+    def _construct(self, cls: UserClass) -> None:
+        self._next_phase()
+        site = Site(self.file, cls.node)
+        self._guarded(lambda: self.machine.construct_module(cls, [], {}, site))
+
+
+def _names_used_by_others(name: str, tree: ast.Module) -> set[str]:
+    """Whether the name is read in another "class" or in a "function" of the file."""
+    found: set[str] = set()
+    for statement in tree.body:
+        if isinstance(statement, ast.ClassDef) and statement.name == name:
+            continue
+        kind = "class" if isinstance(statement, ast.ClassDef) else "function"
+        if any(isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Load) for n in ast.walk(statement)):
+            found.add(kind)
+    return found
