@@ -1,0 +1,94 @@
+"""GL405: nothing clears the gradient between two steps."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from gradlint.finding import Finding, Related, Severity
+from gradlint.rule import Rule
+from gradlint.source.script import Script
+
+CLEARS = re.compile(r"zero_grad|\.grad\s*=\s*None|\.grad\b.*\.zero_\(|\.grad\.zero_|del\s+\S+\.grad|autograd\.grad\(")
+"""Whatever may clear a gradient, anywhere in the file: where in doubt the rule is silent."""
+
+
+class ZeroGradMissing(Rule):
+    """
+    ## What it does
+    Looks for a training loop with `backward()` and `step()` in which nothing ever clears the gradient. Silent for
+    deliberate accumulation, dist_autograd, and trainers that clear it themselves.
+
+    ## Why it hurts
+    `backward()` adds to what is there. Every step then follows the sum of all gradients since the start, which
+    grows without bound.
+
+    ## Example
+    ```python
+    for x, y in loader:
+        loss = criterion(model(x), y)
+        loss.backward()
+        optimizer.step()
+    ```
+
+    ## Use instead
+    ```python
+    for x, y in loader:
+        optimizer.zero_grad()
+        loss = criterion(model(x), y)
+        loss.backward()
+        optimizer.step()
+    ```
+
+    ## How it is confirmed
+    There is nothing to measure: the statement is missing.
+
+    ## Fix safety
+    No fix is offered: it may stand in code that gradlint does not see.
+
+    ## Options
+    None.
+
+    ## References
+    - PyTorch, torch.optim.Optimizer.zero_grad
+    """
+
+    code = "GL405"
+    name = "zero-grad-missing"
+    since = "0.1"
+    severity = Severity.WARNING
+    BAD = """\
+import torch
+from torch import nn
+
+model = nn.Linear(16, 4)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+criterion = nn.CrossEntropyLoss()
+for _ in range(100):
+    x, y = torch.randn(32, 16), torch.randint(0, 4, (32,))
+    loss = criterion(model(x), y)
+    loss.backward()
+    optimizer.step()
+"""
+    GOOD = BAD.replace("    loss.backward()", "    optimizer.zero_grad()\n    loss.backward()")
+
+    def check_script(self, script: Script) -> Iterator[Finding]:
+        if CLEARS.search(script.text):
+            return
+        for step in script.steps:
+            if step.framework != "plain" or step.accumulation or step.backward is None or not step.loop_depth:
+                continue
+            if step.optimizer is None or step.optimizer_step.path != script.path:
+                continue
+            if any(event.kind == "zero_grad" for event in step.events):
+                continue
+            yield self.finding(
+                step.optimizer_step,
+                f"`{step.optimizer.name}.step()` runs in a loop and nothing clears the gradient: `backward()` adds "
+                "to that of all steps before",
+                help=f"call `{step.optimizer.name}.zero_grad()` before `backward()`",
+                related=[Related(step.backward, "the gradient is added to here")],
+                model=step.models[0].name if step.models else None,
+                optimizer=step.optimizer.algorithm,
+                needs_probe=False,
+            )
