@@ -78,8 +78,12 @@ def stored_on(evaluator: Evaluator, instance: Instance, name: str) -> Things:
     if instance.call is None:
         return ()
     scope = instance.scope
-    keys = [k for table in (scope.bindings, scope.stores) for k, bs in table.items()
-            if any(b.value is instance.call for b in bs)]
+    keys = [
+        k
+        for table in (scope.bindings, scope.stores)
+        for k, bs in table.items()
+        if any(b.value is instance.call for b in bs)
+    ]
     for key in keys:
         for full in (f"{key}.{name}", f"{key}[{name!r}]"):
             bindings = scope.stores.get(full)
@@ -169,8 +173,11 @@ def parameter_option(evaluator: Evaluator, name: str, scope: Scope) -> Things:
     for decorator in getattr(scope.node, "decorator_list", ()):
         if not isinstance(decorator, ast.Call) or terminal_name(decorator.func) not in {"option", "argument"}:
             continue
-        names = [a.value.lstrip("-").replace("-", "_") for a in decorator.args
-                 if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+        names = [
+            a.value.lstrip("-").replace("-", "_")
+            for a in decorator.args
+            if isinstance(a, ast.Constant) and isinstance(a.value, str)
+        ]
         if name not in names:
             continue
         outer = scope.parent or scope

@@ -153,7 +153,9 @@ class Evaluator:
             case ast.UnaryOp(op=op, operand=operand):
                 if isinstance(op, ast.Not):
                     truth = self.truth(operand, scope, frame)
-                    return (Unknown("its condition is not known") if truth is None else self.plain(not truth, node, scope),)
+                    return (
+                        Unknown("its condition is not known") if truth is None else self.plain(not truth, node, scope),
+                    )
                 return self._combine(lambda a: arithmetic.unary(op, a), node, [operand], scope, frame) or (
                     Unknown("it is computed at run time"),
                 )
@@ -424,9 +426,7 @@ class Evaluator:
         statement = binding.node
         assert isinstance(statement, ast.AugAssign)
         table = scope.bindings if isinstance(statement.target, ast.Name) else scope.stores
-        before = [
-            b for b in table.get(binding.name, []) if b.position < binding.position and b.kind != "augment"
-        ]
+        before = [b for b in table.get(binding.name, []) if b.position < binding.position and b.kind != "augment"]
         found = reaching(before, position_of(statement), binding.path)
         olds = self._bound(found, scope, frame)
         adds = self.evaluate(statement.value, scope, frame)
@@ -575,8 +575,12 @@ class Evaluator:
             sites = [*index.calls_by_name.get(name, [])]
             if owner is not None and function.name == "__init__":
                 sites += [s for s in index.calls_by_name.get("__init__", []) if _is_super_call(s, owner)]
-                sites += [s for n, b in index.module.bindings.items() if n != name and _aliases(b, name)
-                          for s in index.calls_by_name.get(n, [])]
+                sites += [
+                    s
+                    for n, b in index.module.bindings.items()
+                    if n != name and _aliases(b, name)
+                    for s in index.calls_by_name.get(n, [])
+                ]
             found.extend(s for s in sites if s.scope is not function and self._calls(s, function, owner))
             if len(found) >= MAX_CALLERS:
                 break
@@ -708,7 +712,7 @@ class Evaluator:
         by_method: dict[int, list[Binding]] = {}
         for binding in bindings:
             by_method.setdefault(id(binding.scope), []).append(binding)
-        groups = sorted(by_method.values(), key=lambda g: (g[0].scope is None or g[0].scope.name != "__init__"))
+        groups = sorted(by_method.values(), key=lambda g: g[0].scope is None or g[0].scope.name != "__init__")
         for group in groups:
             scope = group[0].scope
             assert scope is not None
@@ -717,8 +721,9 @@ class Evaluator:
                 group = [b for b in group if b.kind != "augment"]
             values = self._bound(reaching(group, END, ()), scope, frame)
             found.extend(v for v in values if not (isinstance(v, Plain) and v.value.value is None and len(groups) > 1))
-            if scope.name == "__init__" and any(not isinstance(v, Unknown) and not (isinstance(v, Plain)
-                                               and v.value.value is None) for v in values):
+            if scope.name == "__init__" and any(
+                not isinstance(v, Unknown) and not (isinstance(v, Plain) and v.value.value is None) for v in values
+            ):
                 break
         return tuple(found)
 
@@ -742,10 +747,14 @@ class Evaluator:
         return table[key]
 
     def _dataclass_field(self, instance: Instance, scope: Scope, name: str) -> Things:
-        if instance.call is None or instance.call is not None and scope.method("__init__"):
+        if instance.call is None or (instance.call is not None and scope.method("__init__")):
             return ()
-        fields = [n for cls in reversed(self.mro(scope)) for n, b in cls.bindings.items()
-                  if any(isinstance(x.node, ast.AnnAssign) for x in b)]
+        fields = [
+            n
+            for cls in reversed(self.mro(scope))
+            for n, b in cls.bindings.items()
+            if any(isinstance(x.node, ast.AnnAssign) for x in b)
+        ]
         if name not in fields:
             return ()
         for keyword in instance.call.keywords:
@@ -1048,9 +1057,15 @@ def _aliases(bindings: list[Binding], name: str) -> bool:
 
 
 def _is_parameters(thing: Thing) -> bool:
-    return isinstance(thing, Instance) and isinstance(thing.cls, Member) and thing.cls.name in {
-        "parameters", "named_parameters",
-    }
+    return (
+        isinstance(thing, Instance)
+        and isinstance(thing.cls, Member)
+        and thing.cls.name
+        in {
+            "parameters",
+            "named_parameters",
+        }
+    )
 
 
 def _is_none(thing: Thing) -> bool | None:
@@ -1074,28 +1089,127 @@ def _may_be_anything(thing: Instance) -> bool:
 _DICT_METHODS = frozenset({"get", "items", "keys", "values", "update", "pop", "copy", "setdefault", "__dict__"})
 
 _BUILTINS = frozenset(
-    "abs all any bool callable dict enumerate eval filter float frozenset getattr hasattr int isinstance iter len list "
-    "locals globals map max min next object open range repr reversed round set setattr sorted str sum super tuple type "
-    "vars zip print".split()
+    [
+        "abs",
+        "all",
+        "any",
+        "bool",
+        "callable",
+        "dict",
+        "enumerate",
+        "eval",
+        "filter",
+        "float",
+        "frozenset",
+        "getattr",
+        "hasattr",
+        "int",
+        "isinstance",
+        "iter",
+        "len",
+        "list",
+        "locals",
+        "globals",
+        "map",
+        "max",
+        "min",
+        "next",
+        "object",
+        "open",
+        "range",
+        "repr",
+        "reversed",
+        "round",
+        "set",
+        "setattr",
+        "sorted",
+        "str",
+        "sum",
+        "super",
+        "tuple",
+        "type",
+        "vars",
+        "zip",
+        "print",
+    ]
 )
 
 _STAR_EXPORTS: dict[str, frozenset[str]] = {
     "torch.nn": frozenset(
-        "Module Sequential ModuleList ModuleDict Parameter Linear Conv1d Conv2d Conv3d RNN LSTM GRU RNNCell LSTMCell "
-        "GRUCell Embedding Dropout ReLU Tanh Sigmoid BatchNorm1d BatchNorm2d LayerNorm CrossEntropyLoss MSELoss "
-        "BCELoss NLLLoss DataParallel init utils functional".split()
+        [
+            "Module",
+            "Sequential",
+            "ModuleList",
+            "ModuleDict",
+            "Parameter",
+            "Linear",
+            "Conv1d",
+            "Conv2d",
+            "Conv3d",
+            "RNN",
+            "LSTM",
+            "GRU",
+            "RNNCell",
+            "LSTMCell",
+            "GRUCell",
+            "Embedding",
+            "Dropout",
+            "ReLU",
+            "Tanh",
+            "Sigmoid",
+            "BatchNorm1d",
+            "BatchNorm2d",
+            "LayerNorm",
+            "CrossEntropyLoss",
+            "MSELoss",
+            "BCELoss",
+            "NLLLoss",
+            "DataParallel",
+            "init",
+            "utils",
+            "functional",
+        ]
     ),
-    "torch.optim": frozenset("SGD Adam AdamW RMSprop Adagrad Adadelta Adamax NAdam RAdam LBFGS lr_scheduler".split()),
+    "torch.optim": frozenset(
+        ["SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta", "Adamax", "NAdam", "RAdam", "LBFGS", "lr_scheduler"]
+    ),
     "torchvision.models": frozenset(
-        "resnet18 resnet34 resnet50 resnet101 resnet152 vgg11 vgg16 vgg19 alexnet densenet121 inception_v3 "
-        "mobilenet_v2 efficientnet_b0 googlenet squeezenet1_0".split()
+        [
+            "resnet18",
+            "resnet34",
+            "resnet50",
+            "resnet101",
+            "resnet152",
+            "vgg11",
+            "vgg16",
+            "vgg19",
+            "alexnet",
+            "densenet121",
+            "inception_v3",
+            "mobilenet_v2",
+            "efficientnet_b0",
+            "googlenet",
+            "squeezenet1_0",
+        ]
     ),
     "transformers": frozenset(
-        "AutoModel AutoTokenizer AutoModelForSequenceClassification BertModel BertTokenizer BertConfig BertForSequence"
-        "Classification AdamW Trainer TrainingArguments get_linear_schedule_with_warmup RobertaModel".split()
+        [
+            "AutoModel",
+            "AutoTokenizer",
+            "AutoModelForSequenceClassification",
+            "BertModel",
+            "BertTokenizer",
+            "BertConfig",
+            "BertForSequenceClassification",
+            "AdamW",
+            "Trainer",
+            "TrainingArguments",
+            "get_linear_schedule_with_warmup",
+            "RobertaModel",
+        ]
     ),
-    "torch": frozenset("nn optim cuda utils autograd tensor no_grad".split()),
-    "torchvision": frozenset("models datasets transforms".split()),
+    "torch": frozenset(["nn", "optim", "cuda", "utils", "autograd", "tensor", "no_grad"]),
+    "torchvision": frozenset(["models", "datasets", "transforms"]),
 }
 
 

@@ -32,10 +32,17 @@ def frozen_parts(evaluator: Evaluator, root: Instance, models: Models) -> Iterat
 
 def _in_scope(evaluator: Evaluator, root: Instance, models: Models) -> list[Frozen]:
     found: list[Frozen] = []
-    names = {k for table in (root.scope.bindings, root.scope.stores) for k, bs in table.items()
-             if any(b.value is not None and root.key in {r.key for r in models.roots(
-                 evaluator.ask(b.value, root.scope, root.frame))} for b in bs
-                 if isinstance(b.value, (ast.Call, ast.Name)))}
+    names = {
+        k
+        for table in (root.scope.bindings, root.scope.stores)
+        for k, bs in table.items()
+        if any(
+            b.value is not None
+            and root.key in {r.key for r in models.roots(evaluator.ask(b.value, root.scope, root.frame))}
+            for b in bs
+            if isinstance(b.value, (ast.Call, ast.Name))
+        )
+    }
     for name in sorted(names):
         found += _switches(evaluator, root.scope, root, models, name)
     for site in root.scope.calls:
@@ -48,13 +55,21 @@ def _in_scope(evaluator: Evaluator, root: Instance, models: Models) -> list[Froz
                     arguments = thing.scope.parameters
                     assert arguments is not None
                     if position < len(arguments.args):
-                        found += _switches(evaluator, thing.scope, root, models, arguments.args[position].arg,
-                                           evaluator._frames(thing.scope, site.node, site.scope, None, None))
+                        found += _switches(
+                            evaluator,
+                            thing.scope,
+                            root,
+                            models,
+                            arguments.args[position].arg,
+                            evaluator._frames(thing.scope, site.node, site.scope, None, None),
+                        )
     return found
 
 
 def _stores_of(scope: Scope) -> set[str]:
-    return {k.rpartition(".")[2] for k in scope.stores} | ({"requires_grad"} if "requires_grad_" in scope.words else set())
+    return {k.rpartition(".")[2] for k in scope.stores} | (
+        {"requires_grad"} if "requires_grad_" in scope.words else set()
+    )
 
 
 def _is_called(evaluator: Evaluator, method: Scope, root: Instance) -> bool:
@@ -80,14 +95,17 @@ def _switches(
             continue
         if evaluator.dead(path, scope, frame):  # type: ignore[arg-type]
             continue
-        part = key[len(variable):].strip(".")
+        part = key[len(variable) :].strip(".")
         part = part.removeprefix("module").strip(".")
         if value:
             if not part and not condition:
                 found.clear()
             else:
-                found = [f for f in found if f.what in {"all", "backbone"} and (condition or part)] if (
-                    condition and _mentions_head(condition)) or part else []
+                found = (
+                    [f for f in found if f.what in {"all", "backbone"} and (condition or part)]
+                    if (condition and _mentions_head(condition)) or part
+                    else []
+                )
                 found = [Frozen("backbone", f.how, f.location) for f in found]
             continue
         what = _what(evaluator, root, models, part, condition)
@@ -102,17 +120,38 @@ def _mentions_head(condition: ast.expr | None) -> bool:
 
 def _what(evaluator: Evaluator, root: Instance, models: Models, part: str, condition: ast.expr | None) -> str:
     if condition is not None:
-        negated = isinstance(condition, ast.UnaryOp) or "not in" in ast.unparse(condition) or "!=" in ast.unparse(condition)
+        negated = (
+            isinstance(condition, ast.UnaryOp) or "not in" in ast.unparse(condition) or "!=" in ast.unparse(condition)
+        )
         return "backbone" if negated and _mentions_head(condition) else "part"
     if not part:
         return "all"
-    first = part.split(".")[0].split("[")[0]
+    first = part.split(".", maxsplit=1)[0].split("[", maxsplit=1)[0]
     if part == first:
         for thing in evaluator.attribute(root, first):
             if models.of((thing,)) and isinstance(thing, Instance) and models.pretrained(thing) is not None:
                 return "backbone"
-    if part in {"features", "backbone", "bert", "encoder", "base_model", "roberta", "transformer", "model", "base",
-                "feature_extractor", "resnet", "vit", "swin", "gpt", "gpt2", "pretrained", "conv_base", "cnn", "vgg"}:
+    if part in {
+        "features",
+        "backbone",
+        "bert",
+        "encoder",
+        "base_model",
+        "roberta",
+        "transformer",
+        "model",
+        "base",
+        "feature_extractor",
+        "resnet",
+        "vit",
+        "swin",
+        "gpt",
+        "gpt2",
+        "pretrained",
+        "conv_base",
+        "cnn",
+        "vgg",
+    }:
         return "backbone" if isinstance(root.cls, ClassThing) or part != "features" else "features"
     return "part"
 
@@ -169,7 +208,9 @@ def _loop_subject(scope: Scope, variable: str, position: tuple[int, int]) -> ast
         value = binding.value
         for _ in range(3):
             match value:
-                case ast.Call(func=ast.Attribute(value=owner, attr="parameters" | "named_parameters" | "children" | "modules")):
+                case ast.Call(
+                    func=ast.Attribute(value=owner, attr="parameters" | "named_parameters" | "children" | "modules")
+                ):
                     if isinstance(owner, ast.Name):
                         return _loop_subject(scope, owner.id, binding.position) or owner
                     return owner
@@ -192,7 +233,7 @@ def _without_gradient(evaluator: Evaluator, cls: Scope, models: Models) -> list[
             for call in ast.walk(node):
                 if isinstance(call, ast.Call) and (key := dotted(call.func)) and key.startswith("self."):
                     things: tuple[Thing, ...] = evaluator.ask(call.func, forward)
-                    if any(isinstance(t, Instance) and models.is_model(t) or isinstance(t, Member) for t in things):
+                    if any((isinstance(t, Instance) and models.is_model(t)) or isinstance(t, Member) for t in things):
                         found.append(Frozen("features", "no_grad", location(cls.file, call)))
     return found[:1]
 
@@ -200,8 +241,11 @@ def _without_gradient(evaluator: Evaluator, cls: Scope, models: Models) -> list[
 def call_is_under_no_grad(site: CallSite) -> bool:
     """Whether a call stands inside `with torch.no_grad()`."""
     return any(
-        b.kind == "with" and isinstance(b.owner, ast.With)
-        and any("no_grad" in ast.unparse(i.context_expr) or "inference_mode" in ast.unparse(i.context_expr)
-                for i in b.owner.items)
+        b.kind == "with"
+        and isinstance(b.owner, ast.With)
+        and any(
+            "no_grad" in ast.unparse(i.context_expr) or "inference_mode" in ast.unparse(i.context_expr)
+            for i in b.owner.items
+        )
         for b in site.path
     )

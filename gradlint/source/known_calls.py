@@ -31,19 +31,57 @@ if TYPE_CHECKING:
     from gradlint.source.evaluate import Evaluator
 
 SAME_OBJECT = frozenset(
-    """torch.nn.DataParallel torch.nn.parallel.DataParallel torch.nn.parallel.DistributedDataParallel
-    torch.nn.parallel.distributed.DistributedDataParallel apex.parallel.DistributedDataParallel
-    torch.distributed.fsdp.FullyShardedDataParallel torch.distributed.fsdp.fully_sharded_data_parallel.FullyShardedDataParallel
-    torch.compile torch.jit.script torch.jit.trace copy.deepcopy copy.copy builtins.list builtins.tuple builtins.sorted
-    builtins.iter builtins.reversed builtins.set builtins.vars torch.nn.SyncBatchNorm.convert_sync_batchnorm
-    apex.parallel.convert_syncbn_model peft.prepare_model_for_kbit_training peft.prepare_model_for_int8_training
-    omegaconf.OmegaConf.to_container fairscale.nn.data_parallel.ShardedDataParallel""".split()
+    [
+        "torch.nn.DataParallel",
+        "torch.nn.parallel.DataParallel",
+        "torch.nn.parallel.DistributedDataParallel",
+        "torch.nn.parallel.distributed.DistributedDataParallel",
+        "apex.parallel.DistributedDataParallel",
+        "torch.distributed.fsdp.FullyShardedDataParallel",
+        "torch.distributed.fsdp.fully_sharded_data_parallel.FullyShardedDataParallel",
+        "torch.compile",
+        "torch.jit.script",
+        "torch.jit.trace",
+        "copy.deepcopy",
+        "copy.copy",
+        "builtins.list",
+        "builtins.tuple",
+        "builtins.sorted",
+        "builtins.iter",
+        "builtins.reversed",
+        "builtins.set",
+        "builtins.vars",
+        "torch.nn.SyncBatchNorm.convert_sync_batchnorm",
+        "apex.parallel.convert_syncbn_model",
+        "peft.prepare_model_for_kbit_training",
+        "peft.prepare_model_for_int8_training",
+        "omegaconf.OmegaConf.to_container",
+        "fairscale.nn.data_parallel.ShardedDataParallel",
+    ]
 )
 """Functions that return their first argument, as far as gradients are concerned."""
 
 SAME_RECEIVER = frozenset(
-    """to cuda cpu half float double bfloat16 train eval requires_grad_ share_memory clone copy
-    xpu npu type contiguous merge_and_unload""".split()
+    [
+        "to",
+        "cuda",
+        "cpu",
+        "half",
+        "float",
+        "double",
+        "bfloat16",
+        "train",
+        "eval",
+        "requires_grad_",
+        "share_memory",
+        "clone",
+        "copy",
+        "xpu",
+        "npu",
+        "type",
+        "contiguous",
+        "merge_and_unload",
+    ]
 )
 """Methods of models and configurations that return their receiver."""
 
@@ -78,7 +116,21 @@ _PURE: dict[str, Callable[..., Any]] = {
     "pathlib.Path": lambda *parts: "/".join(parts) or ".",
 }
 
-_TEXT_METHODS = frozenset("lower upper strip lstrip rstrip replace startswith endswith format split capitalize".split())
+_TEXT_METHODS = frozenset(
+    [
+        "lower",
+        "upper",
+        "strip",
+        "lstrip",
+        "rstrip",
+        "replace",
+        "startswith",
+        "endswith",
+        "format",
+        "split",
+        "capitalize",
+    ]
+)
 
 
 def call_external(evaluator: Evaluator, name: str, node: ast.Call, scope: Scope, frame: Frame | None) -> Things:
@@ -108,12 +160,16 @@ def call_external(evaluator: Evaluator, name: str, node: ast.Call, scope: Scope,
         if name != "deepspeed.initialize" and node.args:
             model = model or node.args[0]
             optimizer = optimizer or (node.args[1] if len(node.args) > 1 else None)
-        parts = [evaluator.evaluate(p, scope, frame) if p is not None else (Unknown("not passed"),)
-                 for p in (model, optimizer)]
+        parts = [
+            evaluator.evaluate(p, scope, frame) if p is not None else (Unknown("not passed"),)
+            for p in (model, optimizer)
+        ]
         return (Group((*parts, (Unknown("a data loader"),), (Unknown("a schedule"),))),)
     if name in {"tyro.cli", "simple_parsing.parse", "draccus.parse", "chz.entrypoint"} and first is not None:
-        return tuple(Instance(t, None, t.scope) if isinstance(t, ClassThing) else t
-                     for t in evaluator.evaluate(first, scope, frame))
+        return tuple(
+            Instance(t, None, t.scope) if isinstance(t, ClassThing) else t
+            for t in evaluator.evaluate(first, scope, frame)
+        )
     if name == "functools.partial" and first is not None:
         return evaluator.evaluate(first, scope, frame)
     return (Instance(External(name), node, scope, frame),)
@@ -258,9 +314,7 @@ def _get(evaluator: Evaluator, owner: Thing, node: ast.Call, scope: Scope, frame
             things = evaluator.item(owner, plain)
         if all(isinstance(t, Unknown) for t in things):
             default = node.args[1] if len(node.args) > 1 else None
-            things = (
-                evaluator.evaluate(default, scope, frame) if default else (evaluator.plain(None, node, scope),)
-            )
+            things = evaluator.evaluate(default, scope, frame) if default else (evaluator.plain(None, node, scope),)
         found.extend(things)
     return tuple(found)
 

@@ -169,7 +169,9 @@ class Models:
                     elif isinstance(thing, ClassThing) and thing.scope not in evaluator.mro(scope):
                         if not self.is_module(thing.scope):
                             continue
-                        part = self.recurrence_of_class(thing.scope, self._inner_frame(thing.scope, site, inside), depth + 1)
+                        part = self.recurrence_of_class(
+                            thing.scope, self._inner_frame(thing.scope, site, inside), depth + 1
+                        )
                         if part is not None:
                             kinds += part.kinds
                             places += part.locations
@@ -198,7 +200,7 @@ class Models:
         for cls in evaluator.mro(scope):
             for site in cls.all_calls():
                 callee = terminal_name(site.node.func)
-                if depth > 5 or not _may_load(site, callee) and not callee[:1].isupper():
+                if depth > 5 or (not _may_load(site, callee) and not callee[:1].isupper()):
                     continue
                 inside = frame if frame is not None and site.scope is frame.function else None
                 for thing in evaluator.ask(site.node, site.scope, inside):
@@ -354,8 +356,15 @@ class Models:
                 continue
             if self.evaluator.dead(site.path, root.scope):
                 continue
-            kind, size = family(" ".join((external_name(root.cls) or "", root.cls.scope.name if isinstance(
-                root.cls, ClassThing) else "", text)))
+            kind, size = family(
+                " ".join(
+                    (
+                        external_name(root.cls) or "",
+                        root.cls.scope.name if isinstance(root.cls, ClassThing) else "",
+                        text,
+                    )
+                )
+            )
             arguments = {"0": resolve(self.evaluator, site.node.args[0], site.scope)} if site.node.args else {}
             call = Call(("torch.nn.Module.load_state_dict",), location(root.scope.file, site.node), arguments)
             return Pretrained(kind, call, None, size, False)
@@ -395,9 +404,9 @@ class Models:
         callees = self.evaluator.ask(site.node.func, site.scope)
         made: list[Thing] = []
         for callee in callees:
-            if isinstance(callee, (ClassThing, External)):
-                made.append(Instance(callee, site.node, site.scope))
-            elif isinstance(callee, Member) and isinstance(callee.owner, (ClassThing, External)):
+            if isinstance(callee, (ClassThing, External)) or (
+                isinstance(callee, Member) and isinstance(callee.owner, (ClassThing, External))
+            ):
                 made.append(Instance(callee, site.node, site.scope))
         return tuple(made)
 
@@ -410,8 +419,10 @@ def variable_of(root: Instance) -> str | None:
     for table in (root.scope.bindings, root.scope.stores):
         for name, bindings in table.items():
             for binding in bindings:
-                if binding.value is not None and not binding.unpack and (
-                    id(binding.value) in wanted or _chained(binding.value, root.call)
+                if (
+                    binding.value is not None
+                    and not binding.unpack
+                    and (id(binding.value) in wanted or _chained(binding.value, root.call))
                 ):
                     return name
     return None
@@ -460,6 +471,9 @@ def _may_construct(site: CallSite, callee: str) -> bool:
 
 
 def _may_load(site: CallSite, callee: str) -> bool:
-    return callee in {"from_pretrained", "create_model", "load", "get_model"} or any(
-        k.arg in {"pretrained", "weights", "encoder_weights"} for k in site.node.keywords
-    ) or "pretrained" in site.scope.words or "models" in site.scope.words
+    return (
+        callee in {"from_pretrained", "create_model", "load", "get_model"}
+        or any(k.arg in {"pretrained", "weights", "encoder_weights"} for k in site.node.keywords)
+        or "pretrained" in site.scope.words
+        or "models" in site.scope.words
+    )

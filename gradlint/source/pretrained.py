@@ -95,8 +95,13 @@ def _switches(call: ast.Call) -> bool:
 def _loaded(evaluator: Evaluator, thing: Instance, owner: str, callee: str) -> Pretrained:
     assert thing.call is not None
     where = location(thing.scope.file, thing.call)
-    named = thing.call.args[0] if thing.call.args else next(
-        (k.value for k in thing.call.keywords if k.arg in {"pretrained_model_name_or_path", "model_name", "name"}), None
+    named = (
+        thing.call.args[0]
+        if thing.call.args
+        else next(
+            (k.value for k in thing.call.keywords if k.arg in {"pretrained_model_name_or_path", "model_name", "name"}),
+            None,
+        )
     )
     values = resolve(evaluator, named, thing.scope, thing.frame)
     checkpoint = next((str(v.value) for v in values.values if isinstance(v.value, str)), None)

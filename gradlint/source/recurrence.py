@@ -10,9 +10,17 @@ from gradlint.source.evaluate import Evaluator
 from gradlint.source.index import Scope, first_parameter, location
 from gradlint.source.things import external_name
 
-_HIDDEN = re.compile(r"^(h|hx|hid|hidden\w*|h_\w+|state|prev_?(h|hidden|state)\w*|hidden_state|last_hidden|s_prev|h\d)$")
+_HIDDEN = re.compile(
+    r"^(h|hx|hid|hidden\w*|h_\w+|state|prev_?(h|hidden|state)\w*|hidden_state|last_hidden|s_prev|h\d)$"
+)
 
-_WEIGHTS = ("torch.nn.Linear", "torch.nn.Parameter", "torch.nn.parameter.Parameter", "torch.nn.Conv", "torch.nn.Bilinear")
+_WEIGHTS = (
+    "torch.nn.Linear",
+    "torch.nn.Parameter",
+    "torch.nn.parameter.Parameter",
+    "torch.nn.Conv",
+    "torch.nn.Bilinear",
+)
 
 
 def handwritten(evaluator: Evaluator, cls: Scope) -> Location | None:

@@ -60,7 +60,7 @@ class ModelClass:
     bases: tuple[str, ...] = ()
     recurrence: Recurrence | None = None
     pretrained: Pretrained | None = None
-    layers: dict[str, str] = field(default_factory=dict)
+    layers: dict[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class Optimizer:
     groups: tuple[ParameterGroup, ...]
     learning_rate: Resolution
     momentum: Resolution = UNKNOWN
-    arguments: dict[str, Resolution] = field(default_factory=dict)
+    arguments: dict[str, Resolution] = field(default_factory=dict, hash=False)
     schedules: tuple[Schedule, ...] = ()
     layer_decay: bool = False
 

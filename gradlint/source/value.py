@@ -17,7 +17,7 @@ class Value:
     only holds on some branch. `overridable` is True for command-line defaults: a user may pass another.
     """
 
-    value: Any
+    value: Any = field(hash=False)
     origin: Location
     way: tuple[str, ...] = ()
     conditional: bool = False
@@ -58,4 +58,4 @@ class Call:
 
     callee: tuple[str, ...]
     location: Location
-    arguments: dict[str, Resolution] = field(default_factory=dict)
+    arguments: dict[str, Resolution] = field(default_factory=dict, hash=False)

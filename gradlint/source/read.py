@@ -1,0 +1,147 @@
+"""From a file to its `Script`: all that it says about models, optimizers and training steps."""
+
+from __future__ import annotations
+
+import weakref
+from pathlib import Path
+
+from gradlint.source.callers import Importers
+from gradlint.source.data import dataset_of, losses_of
+from gradlint.source.evaluate import Evaluator
+from gradlint.source.frameworks import Frameworks
+from gradlint.source.index import FileIndex, location
+from gradlint.source.models import Models
+from gradlint.source.optimizers import Optimizers
+from gradlint.source.project import Project, SourceFile, read_text
+from gradlint.source.script import Model, Optimizer, Script, Skipped, TrainingStep
+from gradlint.source.steps import Steps
+from gradlint.source.things import ClassThing, FunctionThing, Instance
+
+MAX_IMPORTED = 16
+"""How many project files that a script calls into are read for training steps of their own."""
+
+_importers: weakref.WeakKeyDictionary[Project, Importers] = weakref.WeakKeyDictionary()
+
+
+def read_script(source: Path | str | SourceFile, project: Project) -> Script:
+    """The facts of a file, with what it imports and who imports it within the project taken into account.
+
+    Training steps that stand in another file of the project but run from this one are included, at their own place.
+    Raises SyntaxError for a file that does not parse, UnreadableError for one that is not text.
+    """
+    if isinstance(source, SourceFile):
+        file = source
+    else:
+        path = Path(source).resolve()
+        found = project.file(path)
+        file = found or SourceFile(str(path), read_text(path), module=project.module_name(path))
+    _ = file.tree
+    project.add(file.path, file)
+    return _Reading(file, project).script()
+
+
+class _Reading:
+    """One reading of one file."""
+
+    def __init__(self, file: SourceFile, project: Project) -> None:
+        importers = _importers.get(project)
+        if importers is None:
+            importers = _importers[project] = Importers(project)
+        self.file = file
+        self.project = project
+        self.evaluator = Evaluator(project, importers)
+        self.models = Models(self.evaluator)
+        self.optimizers = Optimizers(self.evaluator, self.models)
+        self.steps = Steps(self.evaluator, self.models, self.optimizers)
+        self.frameworks = Frameworks(self.evaluator, self.models, self.optimizers)
+
+    def script(self) -> Script:
+        index = self.evaluator.index(self.file)
+        steps = self._own_steps(index)
+        for other in self._called_files(index):
+            steps += [s for s in self._own_steps(other) if self._is_reached(s, index, other)]
+        steps = list({s.optimizer_step: s for s in reversed(steps)}.values())[::-1]
+        models = self.models.constructed_in(index)
+        models += [m for s in steps for m in s.models]
+        optimizers = self._optimizers(index)
+        optimizers += [s.optimizer for s in steps if s.optimizer is not None]
+        classes = [self.models.model_class(c) for c in index.classes if self.models.is_module(c)]
+        distinct_optimizers = {o.location: o for o in reversed(optimizers)}
+        ordered = [o for o in optimizers if distinct_optimizers.get(o.location) is o]
+        models += [m for o in ordered for m in o.models]
+        return Script(
+            path=self.file.path,
+            root=str(self.project.root),
+            text=self.file.text,
+            models=tuple(dict.fromkeys(models)),
+            classes=tuple(classes),
+            optimizers=tuple(dict.fromkeys(ordered)),
+            steps=tuple(steps),
+            losses=tuple(losses_of(self.evaluator, index)),
+            dataset=dataset_of(self.evaluator, index),
+            skipped=tuple(self._skipped(index, models)),
+            files=tuple(self.evaluator.files),
+        )
+
+    def _own_steps(self, index: FileIndex) -> list[TrainingStep]:
+        return [*self.steps.of(index), *self.frameworks.of(index)]
+
+    def _optimizers(self, index: FileIndex) -> list[Optimizer]:
+        found: list[Optimizer] = []
+        for scope in index.scopes:
+            if not scope.words:
+                continue
+            for site in scope.calls:
+                things = self.evaluator.ask(site.node.func, scope)
+                made = [
+                    Instance(t, site.node, scope)
+                    for t in things
+                    if not isinstance(t, FunctionThing)
+                    and self.optimizers.algorithm(Instance(t, site.node, scope)) is not None
+                ]
+                if made and not self.evaluator.dead(site.path, scope):
+                    found.append(self.optimizers.optimizer(made[0], made))
+        return found
+
+    def _called_files(self, index: FileIndex) -> list[FileIndex]:
+        """The project files whose functions this file calls, directly or through methods of their classes."""
+        found: dict[str, FileIndex] = {}
+        queue = [index]
+        while queue and len(found) < MAX_IMPORTED:
+            current = queue.pop(0)
+            for scope in current.scopes:
+                for site in scope.calls:
+                    for thing in self.evaluator.ask(site.node.func, scope):
+                        if not isinstance(thing, (FunctionThing, ClassThing)):
+                            continue
+                        other = thing.scope.file
+                        if other.path == index.file.path or other.path in found:
+                            continue
+                        found[other.path] = self.evaluator.index(other)
+                        if current is index:
+                            queue.append(found[other.path])
+        return list(found.values())
+
+    def _is_reached(self, step: TrainingStep, index: FileIndex, other: FileIndex) -> bool:
+        """Whether the file names the function or class that a step of another file stands in."""
+        names = step.function.split(".")
+        words = {w for s in index.scopes for w in s.words}
+        return bool(step.function) and any(n in words for n in names)
+
+    def _skipped(self, index: FileIndex, models: list[Model]) -> list[Skipped]:
+        made = {c for m in models for c in m.classes}
+        found = []
+        for scope in index.classes:
+            if not self.models.is_module(scope):
+                continue
+            facts = self.models.model_class(scope)
+            if facts.qualified_name in made or not scope.method("forward"):
+                continue
+            if any(
+                s.scope.owner_class is not None for s in self.evaluator.call_sites(scope.method("__init__") or scope)
+            ):
+                continue
+            found.append(
+                Skipped(location(scope.file, scope.node), f"`{scope.name}` is defined but not constructed here")
+            )
+        return found
