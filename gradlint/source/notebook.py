@@ -32,6 +32,13 @@ class Notebook:
             end_line = line
         return Location(location.path, line, location.column, end_line, location.end_column, cell)
 
+    def cells(self) -> dict[int, list[str]]:
+        """The lines of each code cell, by the cell's index in the file."""
+        found: dict[int, list[str]] = {}
+        for (cell, _), line in zip(self.lines, self.file.lines, strict=False):
+            found.setdefault(cell, []).append(line)
+        return found
+
 
 def read_notebook(path: str, raw: bytes) -> Notebook:
     """The code cells of a notebook. Raises UnreadableError when it is not a notebook in Python."""

@@ -1,0 +1,186 @@
+"""The command line: parse arguments, call the engine, choose a reporter."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gradlint import __version__
+
+FORMATS = ("text", "concise", "json")
+WRONG = 2
+"""Exit code for wrong usage, wrong config, unreadable input and internal errors."""
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="gradlint")
+def cli() -> None:
+    """Find what makes gradients vanish or explode in PyTorch training scripts, and prove it with one batch."""
+
+
+def _split(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(part.strip() for item in value for part in item.split(",") if part.strip())
+
+
+def _codes(flag: str, text: str) -> Callable[[Any], Any]:
+    return click.option(flag, multiple=True, callback=_split, metavar="CODES", help=text)
+
+
+@cli.command()
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
+@_codes("--select", "Rules to run: codes, prefixes or names, comma-separated.")
+@_codes("--ignore", "Rules to leave out.")
+@_codes("--extend-select", "Rules to run beside the configured ones.")
+@click.option("--exec/--no-exec", "execute", default=None, help="Build models in a sandboxed worker, or only read.")
+@click.option("--probe/--no-probe", default=None, help="Measure one batch to settle findings.")
+@click.option("--input", "input_spec", metavar="SPEC", help='Model input, as "1x3x224x224" or "int64:1x128<30522".')
+@click.option("--script-args", metavar="ARGS", help="Arguments the script would get on its command line.")
+@click.option("--python", metavar="PATH", help="Interpreter whose torch and packages build the models.")
+@click.option("--device", metavar="DEVICE", help="auto, cpu, cuda or mps.")
+@click.option("--seeds", type=click.IntRange(1), help="How many initialisations are drawn.")
+@click.option("--seed", type=int, help="The first seed.")
+@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), help="Seconds for one model.")
+@click.option("--fail-on", type=click.Choice(["error", "warning", "info"]), help="Lowest severity that fails the run.")
+@click.option("--show-refuted", is_flag=True, help="Show findings that the measurement refuted.")
+@click.option("--output-format", type=click.Choice(FORMATS), help="Format of the report.")
+@click.option("--output-file", "-o", type=click.Path(path_type=Path, dir_okay=False), help="Write the report there.")
+@click.option("--exit-zero", is_flag=True, help="Exit 0 whatever was found.")
+@click.option("--force-exclude", is_flag=True, help="Apply exclusions to named files too.")
+@click.option("--stdin-filename", type=click.Path(path_type=Path), help="Check standard input as this file.")
+@click.option("--config", "config_path", type=click.Path(path_type=Path, dir_okay=False), help="Configuration file.")
+def check(**options: Any) -> None:
+    """Lint training scripts, notebooks and folders (default: the working folder)."""
+    sys.exit(_check(**options))
+
+
+def _check(
+    paths: tuple[Path, ...],
+    config_path: Path | None,
+    input_spec: str | None,
+    show_refuted: bool,
+    output_file: Path | None,
+    exit_zero: bool,
+    force_exclude: bool,
+    stdin_filename: Path | None,
+    **overrides: Any,
+) -> int:
+    from gradlint.config import ConfigError
+    from gradlint.discover import MissingPathError, discover
+    from gradlint.engine import Engine, default_root
+    from gradlint.rule import RuleError
+
+    try:
+        config = _settings(config_path, paths, overrides)
+        named = list(paths) or ([] if stdin_filename else [Path()])
+        files = discover(named, (*config.exclude, *config.extend_exclude), force_exclude)
+        stdin = (stdin_filename, click.get_text_stream("stdin").read()) if stdin_filename else None
+        engine = Engine(config, default_root([*named, *([stdin_filename] if stdin_filename else [])]))
+    except (ConfigError, MissingPathError, RuleError) as error:
+        click.echo(f"error: {error}", err=True)
+        return WRONG
+    engine.input_spec = input_spec
+    with _progress() as progress:
+        engine.progress = progress
+        result = engine.run(files, stdin)
+    report = _render(result, config.output_format or "text", show_refuted, colour=output_file is None)
+    if output_file is None:
+        click.echo(report, nl=False)
+    else:
+        try:
+            output_file.write_text(report, encoding="utf-8")
+        except OSError as error:
+            click.echo(f"error: {output_file}: {error.strerror or error}", err=True)
+            return WRONG
+    if not files and stdin is None:
+        click.echo("warning: no Python files or notebooks found", err=True)
+    if result.failures:
+        return WRONG
+    return 1 if result.reaches(config.fail_on) and not exit_zero else 0
+
+
+def _settings(config_path: Path | None, paths: tuple[Path, ...], overrides: dict[str, Any]) -> Any:
+    """The configuration with the command line's options laid over it. Raises ConfigError."""
+    import shlex
+
+    import msgspec
+
+    from gradlint.config import check_selectors, find, load
+    from gradlint.finding import Severity
+
+    start = paths[0].resolve() if paths else Path.cwd()
+    config = load(config_path or find(start if start.is_dir() else start.parent))
+    given: dict[str, Any] = {k: v for k, v in overrides.items() if v not in (None, ())}
+    for key in ("select", "ignore", "extend_select"):
+        check_selectors(given.get(key, ()), f"--{key.replace('_', '-')}")
+    if "execute" in given:
+        given["exec"] = given.pop("execute")
+    if "fail_on" in given:
+        given["fail_on"] = Severity(given["fail_on"])
+    if "script_args" in given:
+        given["script_args"] = tuple(shlex.split(given["script_args"]))
+    return msgspec.structs.replace(config, **given)
+
+
+def _render(result: Any, form: str, refuted: bool, colour: bool) -> str:
+    if form == "json":
+        from gradlint.report.json import render as as_json
+
+        return as_json(result)
+    if form == "concise":
+        from gradlint.report.concise import render as as_lines
+
+        return as_lines(result, refuted)
+    from rich.console import Console
+
+    from gradlint.report.text import render as as_text
+
+    console = Console()
+    return as_text(result, refuted, colour=colour and console.is_terminal and not console.no_color)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, str], None]]:
+    """Shows on stderr which model is in which stage, where a terminal is there to see it."""
+    if not sys.stderr.isatty():
+        yield lambda stage, name: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("reading") as status:
+        yield lambda stage, name: status.update(f"{stage} {name}")
+
+
+@cli.command()
+@click.argument("rule", required=False)
+def explain(rule: str | None) -> None:
+    """Show the documentation of a rule (by code or name), or the table of all rules."""
+    from rich.console import Console
+
+    from gradlint.report.explain import UnknownRuleError, documentation, table
+
+    console = Console()
+    try:
+        console.print(table() if rule is None else documentation(rule))
+    except UnknownRuleError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(WRONG)
+
+
+def main() -> None:
+    """Run the command; an error of gradlint's own is one traceback that asks to be reported, exit code 2."""
+    try:
+        cli(standalone_mode=True)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+    except Exception:
+        import traceback
+
+        traceback.print_exc()
+        click.echo("gradlint failed: this is an error of gradlint itself, please report it", err=True)
+        sys.exit(WRONG)

@@ -1,0 +1,234 @@
+"""The pipeline: source text to script, to model graphs, to profiles, to findings, to verdicts."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from gradlint.causes import merge
+from gradlint.config import Config, ignored_in, selected
+from gradlint.finding import Finding, Severity
+from gradlint.graph.signal import profile
+from gradlint.location import Location
+from gradlint.modelling import Modelled, model_key, modelled
+from gradlint.result import CheckedModel, Result, ordered
+from gradlint.rule import Rule
+from gradlint.settling import Probing, settle
+from gradlint.source.notebook import Notebook, read_notebook
+from gradlint.source.project import Project, SourceFile, UnreadableError, find_root, read_text
+from gradlint.source.read import read_script
+from gradlint.source.relevance import is_relevant
+from gradlint.source.script import Skipped
+from gradlint.suppression import Suppression, apply, suppressions, unused
+from gradlint.worker.client import WorkerPool, find_torch
+from gradlint.worker.protocol import Limits
+
+Progress = Callable[[str, str], None]
+"""Told the stage ("read", "build", "probe") and the name of the file or model that it is about."""
+
+UNPARSABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
+"""What `ast.parse` raises for a text that is no program (null bytes, nesting beyond the parser's stack)."""
+
+
+@dataclass
+class _Checked:
+    """What one file gave. `class_only` maps model keys to the class whose construction was not seen."""
+
+    findings: list[Finding] = field(default_factory=list)
+    models: list[CheckedModel] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+    source: SourceFile | None = None
+    constructed: set[str] = field(default_factory=set)
+    class_only: dict[str, str] = field(default_factory=dict)
+    failed: bool = False
+
+
+@dataclass
+class Engine:
+    """One run over files with the same settings. `input_spec` is the user's `--input`."""
+
+    config: Config
+    root: Path
+    progress: Progress = lambda stage, name: None
+    input_spec: str | None = None
+    notebooks: dict[str, Notebook] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.rules: list[Rule] = selected(self.config)
+        self.project = Project(self.root)
+
+    def run(self, files: Sequence[Path], stdin: tuple[Path, str] | None = None) -> Result:
+        """Check the files (and, for editors, one text that stands for a path)."""
+        started = time.perf_counter()
+        refusal = self._refusal()
+        with ExitStack() as stack:
+            pool = None if refusal else stack.enter_context(WorkerPool(self.config.python, self._limits()))
+            probing = Probing(self.config, self.progress, pool, refusal)
+            checked = [self._guarded(path, probing) for path in files]
+            if stdin is not None:
+                checked.append(self._guarded(stdin[0], probing, stdin[1]))
+        findings, models = _across_files(checked)
+        kept = [self._in_cells(f) for f in self._unsuppressed(merge(findings), checked)]
+        skipped = {s for part in checked for s in part.skipped}
+        return Result(
+            root=self.root,
+            findings=ordered(f for f in kept if not ignored_in(f, self._relative(f.location.path), self.config)),
+            models=tuple(models),
+            skipped=tuple(sorted(skipped, key=lambda s: (s.location, s.reason))),
+            files=len(checked),
+            seconds=time.perf_counter() - started,
+            failures=sum(part.failed for part in checked),
+            notes=(f"models were read from source and nothing was measured: {refusal}",) if refusal else (),
+            texts=dict(self._texts(checked)),
+        )
+
+    def _refusal(self) -> str | None:
+        """Why no model may be built, or None."""
+        if not self.config.exec:
+            return "--no-exec"
+        return None if find_torch(self.config.python) else "torch is not installed"
+
+    def _limits(self) -> Limits:
+        return Limits(seconds=self.config.timeout, memory=self.config.memory << 20)
+
+    def _guarded(self, path: Path, probing: Probing, text: str | None = None) -> _Checked:
+        """One file; an error of ours costs that file and says so, never the run."""
+        here = Location(str(path.resolve()), 1)
+        try:
+            return self._check(self._open(path, text), probing)
+        except UnreadableError as error:
+            return _Checked(skipped=[Skipped(here, str(error))])
+        except Exception as error:
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            what = f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})"
+            return _Checked(skipped=[Skipped(here, f"internal error, please report: {what}")], failed=True)
+
+    def _check(self, source: SourceFile, probing: Probing) -> _Checked:
+        """One file from text to verdicts."""
+        checked = _Checked(source=source)
+        if not is_relevant(source.text.encode()):
+            return checked
+        self.progress("read", self._relative(source.path))
+        try:
+            _ = source.tree
+        except UNPARSABLE as error:
+            checked.findings += self._syntax_error(source, error)
+            return checked
+        script = read_script(source, self.project)
+        checked.skipped += script.skipped
+        findings = [f for rule in self.rules for f in rule.check_script(script)]
+        with ExitStack() as stack:
+            models, skipped = modelled(source, self.project, script, probing, self.input_spec, stack)
+            checked.skipped += skipped
+            for model in models:
+                model.profile = profile(model.graph, batch_size=self.config.batch_size)
+                for rule in self.rules:
+                    findings += rule.check_graph(model.graph, model.profile, model.context)
+            checked.findings += settle(findings, self.rules, models, script, probing)
+        checked.models += [CheckedModel(source.path, m.graph, m.profile, m.measurements) for m in models]
+        checked.class_only |= {model_key(m.graph): _class_of(m, source) for m in models if m.class_only}
+        checked.constructed |= {c for m in script.models for c in m.classes}
+        return checked
+
+    def _syntax_error(self, source: SourceFile, error: BaseException) -> Iterator[Finding]:
+        rule = next((r for r in self.rules if r.code == "GL001"), None)
+        if rule is not None:
+            line = getattr(error, "lineno", None) or 1
+            column = getattr(error, "offset", None) or 1
+            what = error.msg if isinstance(error, SyntaxError) else str(error) or type(error).__name__
+            at = Location(source.path, line, column)
+            message = f"the file does not parse: {what}"
+            yield rule.finding(at, message, severity=Severity.ERROR, needs_probe=False)
+
+    def _open(self, path: Path, text: str | None) -> SourceFile:
+        """The file (or the text that stands for it) as a module, known to the project under its path."""
+        resolved = path.resolve()
+        key = str(resolved)
+        if resolved.suffix == ".ipynb":
+            raw = text.encode() if text is not None else _bytes(resolved)
+            notebook = self.notebooks[key] = read_notebook(key, raw)
+            source = notebook.file
+        elif text is not None:
+            source = SourceFile(key, text, self.project.module_name(resolved))
+        else:
+            known = self.project.file(resolved)
+            return known or SourceFile(key, read_text(resolved), self.project.module_name(resolved))
+        self.project.add(key, source)
+        return source
+
+    def _unsuppressed(self, findings: list[Finding], checked: Sequence[_Checked]) -> list[Finding]:
+        comments = [c for part in checked if part.source for c in _comments(part.source)]
+        kept, idle = apply(findings, comments)
+        return [*kept, *unused(idle, [r.code for r in self.rules])]
+
+    def _in_cells(self, finding: Finding) -> Finding:
+        """The finding, if in a notebook, with its cells and the lines within them."""
+
+        def placed(at: Location) -> Location:
+            notebook = self.notebooks.get(at.path)
+            return at if notebook is None or at.cell is not None else notebook.locate(at)
+
+        related = tuple(replace(r, location=placed(r.location)) for r in finding.related)
+        return replace(finding, location=placed(finding.location), related=related)
+
+    def _texts(self, checked: Sequence[_Checked]) -> Iterator[tuple[str, str]]:
+        """The texts that reports quote: files, and the cells of notebooks under `path#cellN`."""
+        for part in checked:
+            if part.source is None or not part.findings:
+                continue
+            notebook = self.notebooks.get(part.source.path)
+            if notebook is None:
+                yield part.source.path, part.source.text
+            else:
+                for cell, lines in notebook.cells().items():
+                    yield f"{part.source.path}#cell{cell}", "\n".join(lines)
+
+    def _relative(self, path: str) -> str:
+        try:
+            return Path(path).relative_to(self.root).as_posix()
+        except ValueError:
+            return path
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UnreadableError(error.strerror or str(error)) from error
+
+
+def _comments(source: SourceFile) -> list[Suppression]:
+    try:
+        tree = source.tree
+    except UNPARSABLE:
+        tree = None
+    return suppressions(source.path, source.text, tree)
+
+
+def _class_of(model: Modelled, source: SourceFile) -> str:
+    return f"{source.module}.{model.graph.class_name or model.graph.name}"
+
+
+def _across_files(checked: Sequence[_Checked]) -> tuple[list[Finding], list[CheckedModel]]:
+    """Findings and models of all files; a class that another file constructs is judged as constructed there."""
+    constructed = {name for part in checked for name in part.constructed}
+    findings: list[Finding] = []
+    models: list[CheckedModel] = []
+    for part in checked:
+        elsewhere = {key for key, name in part.class_only.items() if name in constructed}
+        findings += [f for f in part.findings if f.model not in elsewhere]
+        models += [m for m in part.models if model_key(m.graph) not in elsewhere]
+    return findings, models
+
+
+def default_root(paths: Sequence[Path]) -> Path:
+    """What paths are reported relative to: the working folder if it holds them all, else their project's root."""
+    here = Path.cwd().resolve()
+    resolved = [p.resolve() for p in paths]
+    if not resolved or all(p.is_relative_to(here) for p in resolved):
+        return here
+    return find_root(resolved[0])

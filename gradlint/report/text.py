@@ -1,0 +1,175 @@
+"""The `text` format: findings framed in their source lines, with prediction, measurement and remedy."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.text import Text
+
+from gradlint.finding import Finding, Outcome, Severity
+from gradlint.location import Location
+from gradlint.report.concise import place
+from gradlint.report.numbers import chain, decades
+from gradlint.result import CheckedModel, Result, is_refuted, predicted_range
+
+COLOURS = {Severity.ERROR: "bold red", Severity.WARNING: "bold yellow", Severity.INFO: "bold blue"}
+VERDICT_COLOURS = {Outcome.CONFIRMED: "bold red", Outcome.REFUTED: "green", Outcome.UNVERIFIED: "dim"}
+MOST_LABELS = 6
+"""Secondary labels shown in one frame; a stack of 50 layers would bury the message."""
+
+
+@dataclass(frozen=True)
+class _Label:
+    at: Location
+    text: str
+    primary: bool
+
+
+def render(result: Result, refuted: bool = False, colour: bool = False, width: int = 120) -> str:
+    """The whole report as text, with terminal escapes if `colour`."""
+    console = Console(
+        file=io.StringIO(), force_terminal=colour, color_system="truecolor" if colour else None, width=width,
+        highlight=False, legacy_windows=False, no_color=not colour,
+    )  # fmt: skip
+    for line in lines(result, refuted):
+        console.print(line, soft_wrap=True)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def lines(result: Result, refuted: bool = False) -> Iterator[Text]:
+    """The report line by line."""
+    for finding in result.shown(refuted):
+        yield from _finding(finding, result)
+        yield Text("")
+    for model in result.models:
+        yield _model_line(model)
+    for skipped in result.skipped:
+        where = f"{result.relative(skipped.location.path)}:{skipped.location.line}"
+        yield Text.assemble(("skipped ", "dim"), where, (f": {skipped.reason}", "dim"))
+    for note in result.notes:
+        yield Text.assemble(("note: ", "dim"), (note, "dim"))
+    yield _summary(result, refuted)
+
+
+def _finding(finding: Finding, result: Result) -> Iterator[Text]:
+    verdict = finding.verdict
+    head = Text.assemble(
+        (place(finding, result), "bold"), ": ",
+        (f"{finding.code} {finding.severity.value}", COLOURS[finding.severity]), (f" {finding.name}", "dim"),
+    )  # fmt: skip
+    if verdict is not None:
+        head.append(" [").append(verdict.outcome.value, VERDICT_COLOURS[verdict.outcome]).append("]")
+    yield head
+    yield Text.assemble("  ", _ticked(finding.message))
+    yield from _frame(finding, result)
+    numbers = chain(finding.evidence)
+    if numbers:
+        yield Text.assemble(("  = ", "blue"), numbers)
+    if verdict is not None:
+        yield Text.assemble(("  = ", "blue"), (verdict.outcome.value, VERDICT_COLOURS[verdict.outcome]), ": ",
+                            verdict.reason)  # fmt: skip
+    if finding.help:
+        yield Text.assemble(("  help: ", "bold cyan"), _ticked(finding.help))
+    if finding.fix is not None:
+        option = "--fix" if finding.fix.safe else "--fix --unsafe-fixes"
+        yield Text.assemble(("  fix: ", "bold cyan"), _ticked(finding.fix.message), (f" ({option})", "dim"))
+
+
+def _ticked(message: str) -> Text:
+    """Text with what stands in backticks in bold."""
+    text = Text()
+    for i, part in enumerate(message.split("`")):
+        text.append(f"`{part}`" if i % 2 else part, "bold" if i % 2 else "")
+    return text
+
+
+def _frame(finding: Finding, result: Result) -> Iterator[Text]:
+    """Source lines with the primary label under the decisive span and secondary ones under related spans."""
+    source = result.quotable(finding.location)
+    if source is None:
+        return
+    labels = [_Label(finding.location, "", True)]
+    elsewhere = []
+    for related in finding.related:
+        if (related.location.path, related.location.cell) == (finding.location.path, finding.location.cell):
+            labels.append(_Label(related.location, related.message, False))
+        else:
+            elsewhere.append(related)
+    shown = sorted(labels[: MOST_LABELS + 1], key=lambda x: (x.at.line, not x.primary, x.at.column))
+    hidden = len(labels) - len(shown)
+    gutter = len(str(max(x.at.line for x in shown)))
+    bar = Text(f"  {' ' * gutter} │", "blue")
+    yield bar
+    previous = None
+    for label in shown:
+        if not 1 <= label.at.line <= len(source):
+            continue
+        if previous is not None and label.at.line > previous + 1:
+            yield Text(f"  {'⋮':>{gutter}} │", "blue")
+        line = source[label.at.line - 1].expandtabs(4).rstrip()
+        if label.at.line != previous:
+            yield Text.assemble((f"  {label.at.line:>{gutter}} │ ", "blue"), line)
+        previous = label.at.line
+        yield Text.assemble(bar, " ", _marker(label, source[label.at.line - 1], finding.severity))
+    if hidden > 0:
+        yield Text.assemble(bar, (f" … and {hidden} more", "dim"))
+    for related in elsewhere[:MOST_LABELS]:
+        where = f"{result.relative(related.location.path)}:{related.location.line}"
+        yield Text.assemble((f"  {' ' * gutter} ├─ ", "blue"), where, f": {related.message}")
+    if len(elsewhere) > MOST_LABELS:
+        yield Text.assemble((f"  {' ' * gutter} ├─ ", "blue"), (f"… and {len(elsewhere) - MOST_LABELS} more", "dim"))
+
+
+def _marker(label: _Label, raw: str, severity: Severity) -> Text:
+    start = len(raw[: label.at.column - 1].expandtabs(4))
+    one_line = label.at.end_line == label.at.line and label.at.end_column > label.at.column
+    end = len(raw[: label.at.end_column - 1].expandtabs(4)) if one_line else len(raw.expandtabs(4).rstrip())
+    if label.at.column == 1 and not one_line:
+        start = len(raw) - len(raw.lstrip())
+    width = max(1, end - start)
+    style = COLOURS[severity] if label.primary else "blue"
+    mark = ("^" if label.primary else "-") * width
+    return Text.assemble(" " * start, (mark, style), (f" {label.text}" if label.text else "", style))
+
+
+def _model_line(model: CheckedModel) -> Text:
+    graph = model.graph
+    layers = len(model.profile.layers)
+    span = predicted_range(model)
+    if span is None:
+        known = "gradient not predicted" + (f": {graph.stopped_at[1]}" if graph.stopped_at else "")
+    else:
+        known = f"gradient {decades(span[0])} … {decades(span[1])} (predicted)"
+    by = f"traced by {graph.traced_by}" if graph.traced_by != "source" else "read from source"
+    about = ", ".join(x for x in (by, f"input {graph.input}" if graph.input else "") if x)
+    low = " — low confidence" if "low" in (graph.confidence, model.profile.confidence) else ""
+    name = graph.class_name or graph.name
+    return Text.assemble(
+        (name, "bold"), f": {layers} layer{'s' * (layers != 1)}, {known}", (f"  [{about}]{low}", "dim")
+    )
+
+
+def _summary(result: Result, refuted: bool) -> Text:
+    shown = [f for f in result.findings if not is_refuted(f)]
+    if not shown:
+        text = Text("No findings", "bold green")
+    else:
+        text = Text(f"{len(shown)} finding{'s' * (len(shown) != 1)}", "bold")
+        text.append(f" ({', '.join(_counts(shown))})")
+    text.append(f" in {result.files} file{'s' * (result.files != 1)}, {result.seconds:.1f} s")
+    hidden = result.count(Outcome.REFUTED)
+    if hidden and not refuted:
+        text.append(f"; {hidden} refuted by measurement (--show-refuted)", "dim")
+    return text
+
+
+def _counts(findings: Iterable[Finding]) -> Iterator[str]:
+    listed = list(findings)
+    for outcome in Outcome:
+        number = sum(1 for f in listed if f.verdict is not None and f.verdict.outcome is outcome)
+        if number:
+            yield f"{number} {outcome.value}"

@@ -1,0 +1,98 @@
+"""What a run of gradlint found out: findings, models with their profiles, and what was skipped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gradlint.finding import Finding, Outcome, Severity
+from gradlint.graph.model import ModelGraph
+from gradlint.graph.profile import Profile
+from gradlint.location import Location
+from gradlint.probe.experiment import Measurements
+from gradlint.source.project import UnreadableError, read_text
+from gradlint.source.script import Skipped
+
+
+@dataclass(frozen=True)
+class CheckedModel:
+    """A model with its prediction and, where it was probed, its measurements. `path` is the file under check."""
+
+    path: str
+    graph: ModelGraph
+    profile: Profile
+    measurements: Measurements | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """All of a run. `root` is the project root that reported paths are relative to; `texts` the checked sources
+    by absolute path, for reports that quote lines. `failures` counts gradlint's own errors (exit code 2)."""
+
+    root: Path
+    findings: tuple[Finding, ...] = ()
+    models: tuple[CheckedModel, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    files: int = 0
+    seconds: float = 0.0
+    failures: int = 0
+    notes: tuple[str, ...] = ()
+    texts: dict[str, str] = field(default_factory=dict)
+
+    def relative(self, path: str) -> str:
+        """A path as reports show it: relative to the root, with `/`; absolute when it lies outside."""
+        try:
+            return Path(path).relative_to(self.root).as_posix()
+        except ValueError:
+            return Path(path).as_posix()
+
+    def quotable(self, at: Location) -> list[str] | None:
+        """The lines of the text that a location is in (of the cell, in a notebook), or None where it is not at hand."""
+        key = at.path if at.cell is None else f"{at.path}#cell{at.cell}"
+        if key in self.texts:
+            return self.texts[key].split("\n")
+        try:
+            return read_text(Path(at.path)).split("\n") if at.cell is None else None
+        except UnreadableError:
+            return None
+
+    def count(self, outcome: Outcome) -> int:
+        """How many findings have that verdict."""
+        return sum(1 for f in self.findings if f.verdict is not None and f.verdict.outcome is outcome)
+
+    def shown(self, refuted: bool = False) -> list[Finding]:
+        """The findings that a person sees: refuted ones only on request, one cause once."""
+        return [f for f in self.findings if (refuted or not is_refuted(f)) and f.primary]
+
+    def reaches(self, threshold: Severity) -> bool:
+        """Whether any finding that is not refuted is at or above the severity."""
+        return any(f.severity.rank >= threshold.rank and not is_refuted(f) for f in self.findings)
+
+
+def is_refuted(finding: Finding) -> bool:
+    """Whether the harm was measured absent."""
+    return finding.verdict is not None and finding.verdict.outcome is Outcome.REFUTED
+
+
+def ordered(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Findings by path, cell, line, column and code, so that the same input gives the same bytes."""
+    return tuple(
+        sorted(
+            findings,
+            key=lambda f: (
+                f.location.path,
+                -1 if f.location.cell is None else f.location.cell,
+                f.location.line,
+                f.location.column,
+                f.code,
+                f.message,
+            ),
+        )
+    )
+
+
+def predicted_range(model: CheckedModel) -> tuple[float, float] | None:
+    """log10 of the smallest and largest relative gradient over the model's layers, or None if none is known."""
+    known: Sequence[float] = [x.gradient for x in model.profile.layers if x.gradient is not None]
+    return (min(known), max(known)) if known else None
