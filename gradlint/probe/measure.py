@@ -21,7 +21,7 @@ from gradlint.probe.state import preserved
 from gradlint.probe.statistics import Ledger, Moments, flat_part, precise
 from gradlint.probe.targets import fed_activation, parameters_of, weights_of
 
-ZEROING = frozenset({"relu", "relu6", "threshold"})
+ZEROING = frozenset({"relu", "relu6"})
 """Activations whose output is exactly 0 on their flat side, so that a dead unit can be told."""
 
 UNSEEN = frozenset({"input", "parameter", "constant", "output", "loop"})

@@ -17,8 +17,11 @@ from gradlint.probe.experiment import OVERFLOW, Experiment, LayerMeasurement, Me
 from gradlint.probe.experiments import ONCE, NotApplicableError, Seen, Subject, perform
 from gradlint.probe.initialization import UnknownLawError
 from gradlint.probe.loss import OutputError, SyntheticLoss
+from gradlint.probe.measure import casting
 from gradlint.probe.recurrence import NotRecurrentError
 from gradlint.probe.replay import Recipe, UnknownOptimizerError
+from gradlint.probe.state import preserved
+from gradlint.probe.statistics import BUDGET
 
 if TYPE_CHECKING:
     from gradlint.graph.build import BuiltModel
@@ -82,7 +85,7 @@ def _run_on(device: torch.device, batch_size: int, job: ProbeJob, traced: Traced
     recipe = None
     if job.optimizer is not None:
         recipe = Recipe(job.optimizer, job.learning_rate, job.momentum, job.weight_decay)
-    subject = Subject(args, kwargs, loss, traced.graph, recipe, autocast=DTYPES.get(job.autocast or ""))
+    subject = Subject(args, kwargs, loss, traced.graph, recipe, BUDGET, DTYPES.get(job.autocast or ""))
 
     def make(seed: int) -> nn.Module:
         torch.manual_seed(seed)
@@ -91,15 +94,32 @@ def _run_on(device: torch.device, batch_size: int, job: ProbeJob, traced: Traced
             module.train()
         return module.to(device)
 
+    general: list[str] = []
+    if subject.autocast is not None and not casts(subject, make(job.seed)):
+        general.append(f"{job.autocast} autocast does not run on {device.type}: measured in float32")
+        subject = replace(subject, autocast=None)
     seeds = [job.seed + i for i in range(max(1, job.seeds))]
     found = repeat(job.experiments, subject, make, seeds, job.seconds)
     label = f"synthetic, {batch_size} samples"
-    general = loss.notes
+    general += loss.notes
     if built.pretrained:
-        general = [*general, "the checkpoint's weights are not at hand: measured with fresh ones"]
+        general.append("the checkpoint's weights are not at hand: measured with fresh ones")
     return annotated(
         Measurements({key: replace(m, device=device.type, batch=label) for key, m in found.of.items()}), general
     )
+
+
+def casts(subject: Subject, module: nn.Module) -> bool:
+    """Whether the model runs forward under the script's autocast on this device."""
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    try:
+        with preserved(module), torch.no_grad(), casting(device, subject.autocast):
+            subject.loss(module(*subject.args, **subject.kwargs))
+    except RuntimeError as error:
+        if out_of_memory(error):
+            raise
+        return False
+    return True
 
 
 def annotated(measurements: Measurements, notes: Sequence[str]) -> Measurements:

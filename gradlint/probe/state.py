@@ -26,7 +26,7 @@ def preserved(module: nn.Module, *, parameters: bool = False) -> Iterator[None]:
     gradients = [(p, p.grad) for p in module.parameters()]
     for p, _ in gradients:
         p.grad = None
-    generators = _generators()
+    held = generators()
     try:
         yield
     finally:
@@ -41,7 +41,7 @@ def preserved(module: nn.Module, *, parameters: bool = False) -> Iterator[None]:
                 tensor.copy_(value)
         for p, gradient in gradients:
             p.grad = gradient
-        _restore(generators)
+        restore(held)
 
 
 def _tables(module: nn.Module) -> dict[str, dict[str, Any]]:
@@ -49,7 +49,7 @@ def _tables(module: nn.Module) -> dict[str, dict[str, Any]]:
     return {name: dict(module.__dict__[name]) for name in names if name in module.__dict__}
 
 
-def _generators() -> dict[str, Any]:
+def generators() -> dict[str, Any]:
     states: dict[str, Any] = {"python": random.getstate(), "cpu": torch.get_rng_state()}
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         states["cuda"] = torch.cuda.get_rng_state_all()
@@ -61,7 +61,7 @@ def _generators() -> dict[str, Any]:
     return states
 
 
-def _restore(states: dict[str, Any]) -> None:
+def restore(states: dict[str, Any]) -> None:
     random.setstate(states["python"])
     torch.set_rng_state(states["cpu"])
     if "cuda" in states:

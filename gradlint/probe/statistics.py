@@ -14,6 +14,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+BUDGET = 1 << 16
+"""Elements up to which a tensor is looked at as a whole where speed matters; of larger ones, about as many."""
+
 CHUNK = 1 << 20
 """Elements that are turned into float64 at a time, so that full statistics need no second copy of a tensor."""
 
@@ -128,15 +131,17 @@ class Ledger:
             self._flush()
 
     def dead(self, key: str, tensor: Tensor, feature_axis: int) -> None:
-        """Note the share of units that are 0 for every sample and position. Always looks at all elements."""
+        """Note the share of units that are 0 for every sample and position, of a tensor that is nowhere negative.
+
+        Always looks at all elements: a unit is dead only if none of them is positive.
+        """
         tensor = tensor.detach()
-        axis = feature_axis % tensor.dim() if tensor.dim() else 0
-        others = [d for d in range(tensor.dim()) if d != axis]
         if not tensor.numel():
             return
+        axis = feature_axis % tensor.dim() if tensor.dim() else 0
+        others = [d for d in range(tensor.dim()) if d != axis]
         highest = tensor.amax(dim=others) if others else tensor
-        lowest = tensor.amin(dim=others) if others else tensor
-        self._dead.append((key, ((highest == 0) & (lowest == 0)).to(torch.float32).mean()))
+        self._dead.append((key, (highest == 0).to(torch.float32).mean()))
 
     def _flush(self) -> None:
         groups: dict[tuple[torch.Size, torch.device, torch.dtype], list[_Held]] = {}
