@@ -146,17 +146,17 @@ class Evaluator:
                 return (Items(node, scope, frame),)
             case ast.ListComp() | ast.SetComp() | ast.GeneratorExp() | ast.DictComp():
                 return (Items(node, scope, frame),)
-            case ast.BinOp(left=left, op=op, right=right):
+            case ast.BinOp(left=left, op=operator, right=right):
                 return self._combine(
-                    lambda a, b: arithmetic.binary(op, a, b), node, [left, right], scope, frame
+                    lambda a, b: arithmetic.binary(operator, a, b), node, [left, right], scope, frame
                 ) or self._concatenation(node, scope, frame)
-            case ast.UnaryOp(op=op, operand=operand):
-                if isinstance(op, ast.Not):
+            case ast.UnaryOp(op=sign, operand=operand):
+                if isinstance(sign, ast.Not):
                     truth = self.truth(operand, scope, frame)
                     return (
                         Unknown("its condition is not known") if truth is None else self.plain(not truth, node, scope),
                     )
-                return self._combine(lambda a: arithmetic.unary(op, a), node, [operand], scope, frame) or (
+                return self._combine(lambda a: arithmetic.unary(sign, a), node, [operand], scope, frame) or (
                     Unknown("it is computed at run time"),
                 )
             case ast.IfExp(test=test, body=body, orelse=orelse):
@@ -257,8 +257,8 @@ class Evaluator:
                 return None if None in truths else not decisive
             case ast.Compare():
                 return self._compare(test, scope, frame)
-        truths = {self.truth_of(t) for t in self.evaluate(test, scope, frame)}
-        return truths.pop() if len(truths) == 1 else None
+        found = {self.truth_of(t) for t in self.evaluate(test, scope, frame)}
+        return found.pop() if len(found) == 1 else None
 
     def truth_of(self, thing: Thing) -> bool | None:
         """The truth value of a thing, or None."""
@@ -949,8 +949,9 @@ def _distinct(things: Things) -> Things:
         match thing:
             case Plain(value=value):
                 key: object = ("plain", repr(value.value), value.origin, value.conditional)
-            case Instance():
-                key = ("instance", thing.key, id(thing.frame), thing.cls if isinstance(thing.cls, External) else 0)
+            case Instance(cls=cls):
+                made = cls if isinstance(cls, External) else id(cls.scope) if isinstance(cls, ClassThing) else 0
+                key = ("instance", thing.key, id(thing.frame), made)
             case ClassThing(scope) | FunctionThing(scope=scope, receiver=None):
                 key = ("scope", id(scope))
             case Unknown(reason):
@@ -1076,7 +1077,7 @@ def _is_none(thing: Thing) -> bool | None:
             return False
         case Instance(cls=ClassThing()):
             return False
-        case Instance(cls=External(name)) if name.startswith(("torch.nn.", "torch.optim.", "torch.cuda.amp.Grad")):
+        case Instance(cls=External(name)) if name.startswith(_NEVER_NONE):
             return False
     return None
 
@@ -1085,6 +1086,8 @@ def _may_be_anything(thing: Instance) -> bool:
     name = external_name(thing.cls)
     return name is not None and not name.startswith(("torch.nn.", "torch.optim."))
 
+
+_NEVER_NONE = ("torch.nn.", "torch.optim.", "torch.cuda.amp.Grad", "transformers.", "torchvision.models.", "timm.create")
 
 _DICT_METHODS = frozenset({"get", "items", "keys", "values", "update", "pop", "copy", "setdefault", "__dict__"})
 

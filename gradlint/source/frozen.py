@@ -129,7 +129,7 @@ def _what(evaluator: Evaluator, root: Instance, models: Models, part: str, condi
     first = part.split(".", maxsplit=1)[0].split("[", maxsplit=1)[0]
     if part == first:
         for thing in evaluator.attribute(root, first):
-            if models.of((thing,)) and isinstance(thing, Instance) and models.pretrained(thing) is not None:
+            if isinstance(thing, Instance) and models.is_model(thing) and models.pretrained(thing) is not None:
                 return "backbone"
     if part in {
         "features",
@@ -168,20 +168,21 @@ def _requires_grad(scope: Scope) -> Iterator[tuple[ast.AST, ast.expr, ast.expr |
             condition: ast.expr | None = None
             if state is None:
                 # `param.requires_grad = "fc" in name`: all but those that fit are off.
-                state, condition = False, ast.UnaryOp(ast.Not(), value) if value is not None else None
+                state, condition = False, (ast.UnaryOp(ast.Not(), value) if value is not None else None)
             variable = key.removesuffix(".requires_grad")
             subject = _loop_subject(scope, variable, binding.position)
             tests = [b for b in binding.path if b.kind == "if" and b.test is not None]
             named = [b for b in tests if _inside_loop(b, binding.path)]
             for block in named:
+                assert block.test is not None
                 condition = block.test if block.branch == 0 else ast.UnaryOp(ast.Not(), block.test)
             outside = tuple(b for b in binding.path if b not in named)
             if subject is not None:
                 switches.append((binding.position, (binding.node, subject, condition, state, outside)))
             elif "." in variable:
-                owner = binding.node.targets[0].value if isinstance(binding.node, ast.Assign) else None
-                if isinstance(owner, ast.Attribute):
-                    switches.append((binding.position, (binding.node, owner, None, state, outside)))
+                target = binding.node.targets[0] if isinstance(binding.node, ast.Assign) else None
+                if isinstance(target, ast.Attribute) and isinstance(target.value, ast.Attribute):
+                    switches.append((binding.position, (binding.node, target.value, None, state, outside)))
     for site in scope.calls:
         if terminal_name(site.node.func) == "requires_grad_" and isinstance(site.node.func, ast.Attribute):
             arguments = site.node.args

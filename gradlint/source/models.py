@@ -96,7 +96,7 @@ class Models:
         self.evaluator = evaluator
         self._classes: dict[int, bool] = {}
         self._made: dict[int, ModelClass] = {}
-        self._models: dict[int, Model] = {}
+        self._models: dict[tuple[int, int], Model] = {}
         self._recurrences: dict[tuple[int, int], Recurrence | None] = {}
 
     # -- classes -------------------------------------------------------------------------------------------
@@ -263,9 +263,11 @@ class Models:
 
     def model(self, root: Instance) -> Model:
         """The `Model` of a construction."""
-        found = self._models.get(root.key)
+        cls = _class_scope(root)
+        key = (root.key, id(cls) if cls is not None else hash(external_name(root.cls)))
+        found = self._models.get(key)
         if found is None:
-            found = self._models[root.key] = self._describe(root)
+            found = self._models[key] = self._describe(root)
         return found
 
     def _describe(self, root: Instance) -> Model:
@@ -332,14 +334,13 @@ class Models:
             init = scope.method("__init__")
             frame = self.evaluator.frame_for(root, init, scope) if init is not None and root.call is not None else None
             found = self.pretrained_of_class(scope, frame)
-            if found is not None:
+            if found is not None and found.certain:
                 return found
-        if depth < 4:
-            for part in self._given(root):
-                found = self.pretrained(part, depth + 1)
-                if found is not None:
-                    return found
-        return self._checkpoint(root)
+        for part in self._given(root) if depth < 4 else ():
+            given = self.pretrained(part, depth + 1)
+            if given is not None and (found is None or given.certain):
+                return given
+        return found or self._checkpoint(root)
 
     def _checkpoint(self, root: Instance) -> Pretrained | None:
         """`model.load_state_dict(torch.load(…))` right where the model is made; resuming is not fine-tuning."""
