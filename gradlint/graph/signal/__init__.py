@@ -1,0 +1,22 @@
+"""Signal and gradient of every layer, predicted from a `ModelGraph` alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gradlint.graph.model import ModelGraph
+    from gradlint.graph.profile import Profile
+
+__all__ = ["profile"]
+
+
+def profile(graph: ModelGraph, *, batch_size: int = 32) -> Profile:
+    """Predict activation scale, gradient scale and their uncertainty for every node of `graph`.
+
+    `batch_size` is the batch that the absolute gradients and the batch norms are predicted for.
+    No forward pass, no weights: mean-field signal propagation over the graph and its init laws.
+    """
+    from gradlint.graph.signal.interpreter import profile as run
+
+    return run(graph, batch_size=batch_size)

@@ -1,0 +1,45 @@
+"""How sure a prediction is: the half-width, in decades, of each gradient's band."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gradlint.graph.signal.interpreter import Walk
+
+_DECADE = math.log(10.0)
+_SIGMAS = 2.0
+_BASE = 0.1
+"""Approximations of a single rule and of the loss, in decades."""
+_PER_LAYER = 0.05
+"""Error that independent approximations add per weighted layer, in decades; they add as a random walk."""
+_UNKNOWN_WIDTH = 0.3
+
+
+def half_widths(walk: Walk) -> list[float]:
+    """Two standard deviations of log10 ‖∂L/∂h‖: finite width (Hanin 2018: sd = √v/(2 ln 10) with v the relative
+    variance of the squared norm), plus the rules' own approximations."""
+    layers = _layers_to_loss(walk)
+    widths = []
+    for i, depth in enumerate(layers):
+        site, gradient = walk.sites[i], walk.gradients[i]
+        v = (gradient.v if gradient else 0.0) + (site.output.v if site else 0.0)
+        # log-normal: v is the relative variance of the square, ln(1 + v) that of its logarithm
+        spread = _SIGMAS * math.sqrt(math.log1p(min(v, 1e6))) / (2.0 * _DECADE)
+        loose = 0.0 if site is None or site.node.shape is not None else _UNKNOWN_WIDTH
+        widths.append(math.hypot(spread, _PER_LAYER * math.sqrt(depth)) + _BASE + loose)
+    return widths
+
+
+def _layers_to_loss(walk: Walk) -> list[int]:
+    """Weighted layers on the longest path from each node to the loss."""
+    from gradlint.graph.model import WEIGHTED
+
+    nodes = walk.graph.nodes
+    depth = [0] * len(nodes)
+    for node in reversed(nodes):
+        own = depth[node.id] + (1 if node.kind in WEIGHTED else 0)
+        for i in node.inputs:
+            depth[i] = max(depth[i], own)
+    return depth

@@ -1,0 +1,150 @@
+"""The state on an edge of the graph: moments of the signal, and of the gradient that flows back.
+
+Scales are natural logarithms, so that a signal of 1e-400 survives; correlations are kept as their distance
+from one, so that a collapse to 1 − 1e-12 is still told from a collapse to 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+NEVER = -math.inf
+"""Log of zero."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """Moments of a tensor of N samples × P positions × n features under random weights and inputs.
+
+    `log_q`: ln E[x²]. `m`: mean over features / root mean square. `ds`: 1 − E[x_p x_p′]/E[x²], same sample,
+    two positions. `dc`: 1 − E[x x′]/E[x²], two samples, mean over all pairs of positions; `de` the same for one
+    position in two samples, None where it is no different. `f`: correlation between features of one token
+    beyond m². `v`: variance of E[x²] between draws of the weights, relative to its square. `batch`,
+    `positions`, `features`: N, P and n. `parts`: the tensors of a concatenation along the features, which a
+    norm per channel treats one by one.
+    """
+
+    log_q: float
+    m: float = 0.0
+    ds: float = 1.0
+    dc: float = 1.0
+    de: float | None = None
+    f: float = 0.0
+    v: float = 0.0
+    batch: float = 1.0
+    positions: float = 1.0
+    features: float = 1.0
+    parts: tuple[Signal, ...] = ()
+
+    @property
+    def s(self) -> float:
+        """Correlation of two positions of one sample."""
+        return 1.0 - self.ds
+
+    @property
+    def c(self) -> float:
+        """Correlation of two samples."""
+        return 1.0 - self.dc
+
+    @property
+    def same_position(self) -> float:
+        """1 − correlation of two samples at one position."""
+        return self.dc if self.de is None else self.de
+
+    @property
+    def size(self) -> float:
+        """Number of elements, batch included."""
+        return self.batch * self.positions * self.features
+
+    @property
+    def log_variance(self) -> float:
+        """ln of the variance over elements, mean over features removed."""
+        return self.log_q + log(1.0 - self.m * self.m)
+
+    def at(self, batch: float, positions: float, features: float) -> Signal:
+        """The same moments on another number of samples, positions and features."""
+        return replace(self, batch=batch, positions=positions, features=features)
+
+
+@dataclass(frozen=True, slots=True)
+class Gradient:
+    """Moments of ∂L/∂x, one tensor: `log_g` is ln E[g²] per element, `s` and `c` its correlations between
+    positions of a sample and between samples, `v` the relative variance of E[g²] between draws. `parts`
+    are the gradients of a concatenation's tensors, where they differ. `f`: correlation between features.
+    `last`: only the last position (time step) receives a gradient."""
+
+    log_g: float
+    s: float = 0.0
+    c: float = 0.0
+    v: float = 0.0
+    parts: tuple[Gradient, ...] = ()
+    f: float = 0.0
+    last: bool = False
+
+    @property
+    def zero(self) -> bool:
+        """No gradient flows."""
+        return self.log_g == NEVER
+
+
+ZERO = Gradient(NEVER)
+
+
+def log(x: float) -> float:
+    """ln x, −inf at and below zero."""
+    return math.log(x) if x > 0.0 else NEVER
+
+
+def log_sum(*terms: float) -> float:
+    """ln Σ exp(term), without overflow or underflow."""
+    top = max(terms)
+    if top in (NEVER, math.inf):
+        return top
+    return top + math.log(math.fsum(math.exp(t - top) for t in terms))
+
+
+def shares(*logs: float) -> list[float]:
+    """exp(log) of each term as a share of the sum; equal shares when all are zero."""
+    total = log_sum(*logs)
+    if total == NEVER:
+        return [1.0 / len(logs)] * len(logs)
+    return [math.exp(t - total) for t in logs]
+
+
+def total(gradients: list[Gradient]) -> Gradient:
+    """The sum of independent gradients that reach one tensor: energies add, correlations mix by share."""
+    live = [g for g in gradients if not g.zero]
+    if not live:
+        return ZERO
+    if len(live) == 1:
+        return live[0]
+    part = shares(*(g.log_g for g in live))
+    parts: tuple[Gradient, ...] = ()
+    widths = {len(g.parts) for g in live if g.parts}
+    if len(widths) == 1:
+        count = widths.pop()
+        parts = tuple(total([g.parts[i] if g.parts else g for g in live]) for i in range(count))
+    return Gradient(
+        log_sum(*(g.log_g for g in live)),
+        sum(p * g.s for p, g in zip(part, live, strict=True)),
+        sum(p * g.c for p, g in zip(part, live, strict=True)),
+        sum(p * g.v for p, g in zip(part, live, strict=True)),
+        parts,
+        sum(p * g.f for p, g in zip(part, live, strict=True)),
+        all(g.last for g in live),
+    )
+
+
+def mapped(signal: Signal, gap: Callable[[float], float], **changes: Any) -> Signal:
+    """The signal with `gap` applied to each distance from full correlation."""
+    de = None if signal.de is None else gap(signal.de)
+    return replace(signal, ds=gap(signal.ds), dc=gap(signal.dc), de=de, **changes)
+
+
+def rescaled(signal: Signal, log_factor: float) -> Signal:
+    """The signal times √exp(log_factor), parts included."""
+    parts = tuple(rescaled(p, log_factor) for p in signal.parts)
+    return replace(signal, log_q=signal.log_q + log_factor, parts=parts)
