@@ -73,14 +73,15 @@ def _check(
     from gradlint.discover import MissingPathError, discover
     from gradlint.engine import Engine, default_root
     from gradlint.rule import RuleError
+    from gradlint.source.project import UnreadableError, decode
 
     try:
         config = _settings(config_path, paths, overrides)
         named = list(paths) or ([] if stdin_filename else [Path()])
         files = discover(named, (*config.exclude, *config.extend_exclude), force_exclude)
-        stdin = (stdin_filename, click.get_text_stream("stdin").read()) if stdin_filename else None
+        stdin = (stdin_filename, decode(sys.stdin.buffer.read())) if stdin_filename else None
         engine = Engine(config, default_root([*named, *([stdin_filename] if stdin_filename else [])]))
-    except (ConfigError, MissingPathError, RuleError) as error:
+    except (ConfigError, MissingPathError, RuleError, UnreadableError) as error:
         click.echo(f"error: {error}", err=True)
         return WRONG
     engine.input_spec = input_spec
