@@ -7,27 +7,10 @@ from typing import Any
 
 from gradlint.graph.model import InitLaw
 from gradlint.source.reader import laws
+from gradlint.source.reader.creation import CREATORS
 from gradlint.source.reader.layers import bind
 from gradlint.source.reader.machine import Machine
 from gradlint.source.reader.values import Array, Native, Site, Unknown
-
-CREATORS = {
-    "randn": ("normal", 0.0, 1.0),
-    "rand": ("uniform", 0.5, (1 / 12) ** 0.5),
-    "zeros": ("constant", 0.0, 0.0),
-    "ones": ("constant", 1.0, 0.0),
-    "empty": ("unknown", None, None),
-    "Tensor": ("unknown", None, None),
-    "FloatTensor": ("unknown", None, None),
-    "randn_like": ("normal", 0.0, 1.0),
-    "rand_like": ("uniform", 0.5, (1 / 12) ** 0.5),
-    "zeros_like": ("constant", 0.0, 0.0),
-    "ones_like": ("constant", 1.0, 0.0),
-    "empty_like": ("unknown", None, None),
-    "new_zeros": ("constant", 0.0, 0.0),
-    "new_ones": ("constant", 1.0, 0.0),
-}
-"""torch functions that make a tensor of a given size: distribution, mean, std."""
 
 OTHER_CREATORS = frozenset(
     [
@@ -243,8 +226,11 @@ class Arrays(Machine):
         elif name in ("mul_", "div_", "add_", "sub_", "multiply_", "divide_"):
             result = self.array_arithmetic(name.strip("_")[:3], array, first, site)
             self.write_law(array, result.law, site)
-        elif name in ("detach_", "share_memory_", "squeeze_", "unsqueeze_", "t_", "transpose_", "view_") or (
-            name in ("clamp_", "clip_") and array.law.distribution == "constant"
+        elif name == "erfinv_":
+            self.write_law(array, laws.erfinv(array.law, site.location), site)
+        elif name in ("detach_", "share_memory_", "squeeze_", "unsqueeze_", "t_", "transpose_", "view_") or name in (
+            "clamp_",
+            "clip_",
         ):
             return
         else:

@@ -8,7 +8,7 @@ from typing import Any
 from gradlint.graph.model import Node, Parameter
 from gradlint.source.reader.values import Array, Module, Site, Tensor, is_plain
 
-MAX_NODES = 20_000
+MAX_NODES = 6_000
 """A graph larger than this is cut; a thousand-layer net has about five thousand operations."""
 
 
@@ -28,8 +28,9 @@ def plain(value: Any) -> Any:
 class GraphBuilder:
     """Collects the nodes of one model."""
 
-    def __init__(self, root: Module) -> None:
+    def __init__(self, root: Module, limit: int = MAX_NODES) -> None:
         self.root = root
+        self.limit = limit
         self.nodes: list[Node] = []
         self.paths: dict[int, str] = {}
         self.arrays: dict[int, str] = {}
@@ -92,7 +93,7 @@ class GraphBuilder:
         name: str | None = None,
     ) -> Tensor:
         """Append a node and return its output."""
-        if len(self.nodes) >= MAX_NODES:
+        if len(self.nodes) >= self.limit:
             raise TooLargeError
         if module is not None:
             path = self.path_of(module, module.class_name.lower())

@@ -164,7 +164,11 @@ class Expressions(Objects):
     def concrete(self, function: Any, left: Any, right: Any) -> Any:
         """A Python operator on concrete values, guarded against huge results."""
         if isinstance(left, Unknown) or isinstance(right, Unknown):
-            return Unknown("arithmetic with a value that is not known", numeric=_numeric(left) and _numeric(right))
+            return Unknown(
+                "arithmetic with a value that is not known",
+                numeric=_numeric(left) and _numeric(right),
+                tensor=_elementwise(left) or _elementwise(right),
+            )
         if isinstance(left, Choice) or isinstance(right, Choice):
             return Unknown("arithmetic with alternatives")
         sequences = (str, bytes, list, tuple)
@@ -202,7 +206,7 @@ class Expressions(Objects):
             if isinstance(node.op, ast.Invert):
                 return ~value if isinstance(value, int) else Unknown("invert")
             return +value
-        return Unknown("a sign", numeric=_numeric(value))
+        return Unknown("a sign", numeric=_numeric(value), tensor=isinstance(value, Unknown) and value.tensor)
 
     def _of_boolop(self, node: ast.BoolOp, frame: Frame) -> Any:
         wanted = isinstance(node.op, ast.Or)
@@ -224,20 +228,28 @@ class Expressions(Objects):
     def _of_compare(self, node: ast.Compare, frame: Frame) -> Any:
         left = self.evaluate(node.left, frame)
         result: bool | None = True
+        tensors = False
         for op, comparator in zip(node.ops, node.comparators, strict=True):
             right = self.evaluate(comparator, frame)
+            tensors |= not isinstance(op, (ast.Is, ast.IsNot, ast.In, ast.NotIn)) and (
+                _elementwise(left) or _elementwise(right)
+            )
             one = self.compare(op, left, right)
             if one is False:
                 return False
             if one is None:
                 result = None
             left = right
-        return Unknown("a comparison with a value that is not known") if result is None else True
+        return Unknown("a comparison with a value that is not known", tensor=tensors) if result is None else True
 
     def compare(self, op: ast.cmpop, left: Any, right: Any) -> bool | None:
         """left OP right, None when it is not known."""
         match op:
             case ast.Is() | ast.IsNot():
+                if None in (left, right) and any(
+                    isinstance(v, Unknown) and (v.tensor or v.numeric) for v in (left, right)
+                ):
+                    return isinstance(op, ast.IsNot)
                 if isinstance(left, (Unknown, Choice)) or isinstance(right, (Unknown, Choice)):
                     return None
                 alike = left is right or (isinstance(left, External) and left == right)
@@ -446,6 +458,10 @@ class Expressions(Objects):
         if self._comprehend(node.generators, self._inner(frame), produce):
             return table
         return Unknown("a comprehension over something that is not known")
+
+
+def _elementwise(value: Any) -> bool:
+    return isinstance(value, (Tensor, Array, Pieces)) or (isinstance(value, Unknown) and value.tensor)
 
 
 def _numeric(value: Any) -> bool:

@@ -12,7 +12,8 @@ from typing import Any
 
 from gradlint.graph.model import InitLaw
 from gradlint.source.reader import laws
-from gradlint.source.reader.arrays import CREATORS, OTHER_CREATORS, Arrays
+from gradlint.source.reader.arrays import OTHER_CREATORS, Arrays
+from gradlint.source.reader.creation import CREATORS
 from gradlint.source.reader.layers import CONTAINERS, LAYERS
 from gradlint.source.reader.values import (
     Array,
@@ -271,6 +272,10 @@ class Externals(Arrays):
                 fan = laws.fans(args[0].shape)[1 if "fan_out" in args else 0]
                 return Unknown("fan", numeric=True) if fan is None else fan
             return self.init_call(last, args, kwargs, site)
+        if name in ("torch.autograd.Variable", "torch.nn.utils.rnn.pack_padded_sequence"):
+            return args[0] if args else next(iter(kwargs.values()), Unknown(name))
+        if name == "torch.nn.utils.rnn.pad_packed_sequence":
+            return (args[0] if args else Unknown(name)), Unknown("lengths", tensor=True)
         if name in WRAPPERS:
             return args[0] if args else kwargs.get("module", kwargs.get("model", Unknown(name)))
         if name in SPECTRAL and args:
@@ -318,14 +323,22 @@ class Externals(Arrays):
                 return self.operations.function(last, args, kwargs, site)
             if any(isinstance(a, Array) for a in given) and last not in CREATORS and last not in OTHER_CREATORS:
                 return self.operations.function(last, args, kwargs, site)
+        if (
+            last == "linspace"
+            and self.operations is None
+            and len(args) == 3
+            and all(laws.number(a) is not None for a in args)
+        ):
+            return self._call_math(External("math.linspace"), args, {}, site)
         if last in CREATORS or last in OTHER_CREATORS:
             return self.make_array(last, args, kwargs, site)
-        if last in ("sqrt", "exp", "log", "pow") and args and isinstance(args[0], (int, float)):
+        if last in ("sqrt", "exp", "log", "pow", "linspace") and args and isinstance(args[0], (int, float)):
             return self._call_math(External(f"math.{last}"), args, kwargs, site)
         if args and isinstance(args[0], Array):
             method = self.array_method(args[0], last, site)
             return method.call(args[1:], kwargs, site) if isinstance(method, Native) else method
-        return Unknown(f"the value of `{name}(…)`")
+        tensor = any(isinstance(v, Unknown) and v.tensor for v in values)
+        return Unknown(f"the value of `{name}(…)`", tensor=tensor)
 
     def _parameter(self, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
         source = args[0] if args else kwargs.get("data")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from statistics import NormalDist
 from typing import Any
 
 from gradlint.graph.model import InitLaw
@@ -246,7 +247,9 @@ def shifted(law: InitLaw, offset: Any, location: Location | None = None) -> Init
     if a is None or law.mean is None or law.std is None:
         return changed(law, location)
     mean = law.mean + a
-    gain = None if law.fan_in is None else law.fan_in * (law.std**2 + mean**2)
+    gain = law.gain_squared if law.fan_in is None and a == 0 else None
+    if law.fan_in is not None:
+        gain = law.fan_in * (law.std**2 + mean**2)
     return replace(law, mean=mean, gain_squared=gain, origin="explicit", scheme=None, location=location or law.location)
 
 
@@ -255,11 +258,25 @@ def changed(law: InitLaw, location: Location | None) -> InitLaw:
     return InitLaw("unknown", fan_in=law.fan_in, fan_out=law.fan_out, origin="explicit", location=location)
 
 
+def erfinv(law: InitLaw, location: Location | None) -> InitLaw:
+    """erf⁻¹ of uniform numbers in (−1, 1): a normal law cut to an interval, over √2."""
+    if law.distribution != "uniform" or law.mean is None or law.std is None:
+        return changed(law, location)
+    low, high = law.mean - law.std * math.sqrt(3), law.mean + law.std * math.sqrt(3)
+    edge = 1 - 1e-12
+    ends = [NormalDist().inv_cdf((1 + min(edge, max(-edge, t))) / 2) for t in (low, high)]
+    mean, std = truncated_std(0.0, 1.0, *ends)
+    made = InitLaw("truncated_normal", fan_in=law.fan_in, fan_out=law.fan_out, origin="explicit", location=location)
+    return replace(made, mean=mean / math.sqrt(2), std=std / math.sqrt(2))
+
+
 def for_shape(law: InitLaw, shape: Shape) -> InitLaw:
     """The same elements in a parameter of this shape: fans and gain recomputed."""
     fan_in, fan_out = fans(shape)
-    if fan_in == law.fan_in and fan_out == law.fan_out:
+    if fan_in == law.fan_in and fan_out == law.fan_out and law.gain_squared is not None:
         return law
+    if fan_in is None and law.gain_squared is not None:
+        return replace(law, fan_in=fan_in, fan_out=fan_out)
     known = fan_in is not None and law.mean is not None and law.std is not None
     gain = fan_in * (law.std**2 + law.mean**2) if known else None  # type: ignore[operator]
     return replace(law, fan_in=fan_in, fan_out=fan_out, gain_squared=gain)

@@ -115,7 +115,7 @@ class Objects(Modules):
     def _unknown_attribute(self, value: Unknown, name: str) -> Any:
         if value.prefix is not None and name in ("lower", "upper", "strip"):
             return Native(name, lambda args, kwargs, site: Unknown(value.reason))
-        return Unknown(value.reason, numeric=False)
+        return Unknown(value.reason, tensor=value.tensor)
 
     def _external_attribute(self, value: External, name: str, site: Site) -> Any:
         dotted = canonical(f"{value.name}.{name}")
@@ -130,6 +130,8 @@ class Objects(Modules):
         return External(dotted)
 
     def _file_attribute(self, frame: Frame, name: str) -> Any:
+        if name == "__dict__":
+            return frame
         found = self.in_file(frame, name)
         if found is not None or name in frame.names:
             return found
@@ -257,6 +259,8 @@ class Objects(Modules):
             return len(tensor.shape) if tensor.shape is not None else Unknown("a rank", numeric=True)
         if name in SHAPELESS:
             return Unknown(name, numeric=True)
+        if name == "new":
+            return self.make_array("empty", args, kwargs, site)
         if name in ("new_zeros", "new_ones", "new_empty", "new_full", "new_tensor"):
             return self.make_array(name.removeprefix("new_"), args, kwargs, site)
         if name in ("backward", "retain_grad", "register_hook"):
@@ -274,6 +278,10 @@ class Objects(Modules):
             return Unknown(f"no attribute `{name}`")
         if isinstance(value, (list, dict, set)) and name in CONTAINER_METHODS and hasattr(value, name):
             return Native(name, lambda args, kwargs, site: self._container_call(value, name, args, kwargs, site))
+        if isinstance(value, (int, float)) and name in ("item", "detach", "cpu", "numpy"):
+            return Native(name, lambda args, kwargs, site: value)
+        if isinstance(value, list) and name == "tolist":
+            return Native(name, lambda args, kwargs, site: value)
         if isinstance(value, (str, int, float, bytes, tuple, range, frozenset, complex, slice)) and hasattr(
             value, name
         ):
@@ -440,6 +448,8 @@ class Objects(Modules):
                 )
             case Module():
                 return self._module_item(value, key, site)
+            case Frame() if isinstance(key, str):
+                return self._file_attribute(value, key)
             case Choice():
                 return merge([self.get_item(v, key, site) for v in value.values], "an element of alternatives")
             case Instance():
@@ -451,7 +461,7 @@ class Objects(Modules):
             case UserClass() | External():
                 return value
             case Unknown():
-                return Unknown(value.reason, numeric=value.numeric)
+                return Unknown(value.reason, numeric=value.numeric, tensor=value.tensor)
         return Unknown("an element of something that is not known")
 
     def _element_of(self, value: Any, key: Any) -> Any:
@@ -567,7 +577,9 @@ class Objects(Modules):
                 self.operations.builder.notes.append(note)
             name = site.node.func if isinstance(site.node, ast.Call) else site.node
             return self.operations.unknown(ast.unparse(name)[:40], args, kwargs, site)
-        return Unknown(callee.reason if isinstance(callee, Unknown) else f"the value of `{site.text}`")
+        if isinstance(callee, Unknown):
+            return Unknown(callee.reason, tensor=callee.tensor, numeric=callee.numeric)
+        return Unknown(f"the value of `{site.text}`")
 
     def construct(self, cls: UserClass, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
         """cls(*args)."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from gradlint.source.reader import laws, shapes
 from gradlint.source.reader.building import GraphBuilder
+from gradlint.source.reader.creation import CREATORS
 from gradlint.source.reader.layers import LAYERS, bind
 from gradlint.source.reader.values import Array, Choice, Module, Pieces, Site, Tensor, Unknown, contains_tensor
 
@@ -185,8 +186,9 @@ NO_GRADIENT = frozenset(
 class Operations:
     """Emits the nodes of one model into its builder."""
 
-    def __init__(self, builder: GraphBuilder) -> None:
+    def __init__(self, builder: GraphBuilder, create: Any) -> None:
         self.builder = builder
+        self.create = create
 
     # -- operands ------------------------------------------------------------------------------------------------
 
@@ -380,6 +382,8 @@ class Operations:
             return method(args, kwargs, site)
         if name in IDENTITIES:
             return args[0] if args else Unknown(name)
+        if name in CREATORS:
+            return self.create(name, args, kwargs, site)
         first = args[0] if args else kwargs.get("input", kwargs.get("self"))
         x = self.tensor(first, site)
         if x is None:
@@ -396,7 +400,8 @@ class Operations:
         if "dropout" in name:
             return self._dropout(name, x, args[1:], kwargs, site)
         if name in NO_GRADIENT:
-            return Unknown(f"the value of `{site.text}`", numeric=True)
+            scalar = name in ("item", "tolist", "numel")
+            return Unknown(f"the value of `{site.text}`", numeric=scalar, tensor=not scalar)
         return self.unknown(name, args, kwargs, site)
 
     def _reduce(self, op: str, x: Tensor, args: list[Any], kwargs: dict[str, Any], site: Site) -> Tensor:
@@ -762,6 +767,8 @@ class Operations:
         if x is None:
             return Unknown("arithmetic")
         n = laws.number(other)
+        if isinstance(other, Unknown) and other.tensor and op in ("mul", "add", "sub"):
+            return self.builder.emit("reshape", "masked_fill", [x], site, {}, x.shape)
         if n is None and not (isinstance(other, Unknown) and other.numeric):
             return self.builder.emit("unknown", op, [x], site, {}, x.shape)
         return self._with_number(op, x, n, swapped, site)
@@ -785,10 +792,14 @@ class Operations:
         return self.builder.emit("unknown", op, [x], site, {}, x.shape)
 
     def _do_where(self, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
+        chosen = self.operands(args[1:3], site)
+        if len(chosen) == 1:
+            return self.builder.emit("reshape", "masked_fill", chosen, site, {}, chosen[0].shape)
         return self.unknown("where", args, kwargs, site)
 
-    def _do_chunk_pair(self, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
-        return self._do_chunk(args, kwargs, site)
+    def _do_masked_fill(self, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
+        x = self.operands(args[:1], site)
+        return self.builder.emit("reshape", "masked_fill", x, site, {}, x[0].shape if x else None)
 
     def index(self, x: Tensor, key: Any, site: Site) -> Any:
         """x[key]."""

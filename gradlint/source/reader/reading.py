@@ -6,6 +6,7 @@ import ast
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from gradlint.graph.model import ModelGraph
@@ -21,6 +22,7 @@ from gradlint.source.reader.values import (
     Instance,
     OutOfStepsError,
     Site,
+    Unknown,
     UserClass,
 )
 
@@ -31,6 +33,14 @@ MAX_FORKS = 16
 """Modules tried where `importlib.import_module` gets a name that is only partly known."""
 
 RECURSION = 8_000
+
+CONFIGURATIONS = frozenset(["config", "cfg", "conf", "configs", "params", "hparams", "model_args", "args"])
+"""Argument names under which people pass the one configuration class of a file."""
+
+MAX_OPERATIONS = 30_000
+"""Operations in all graphs of one file; further models are named and left unread."""
+
+MAX_LITERALS = 4
 
 HINTS = ("torch", "nn.", "Module", "lightning", "transformers", "timm")
 
@@ -104,8 +114,29 @@ class _Reading:
         for module in list(self.machine.modules):
             if is_model(module) and len(found) < MAX_MODELS:
                 self.machine.phase = module.phase
+                tracer.room = MAX_OPERATIONS - sum(len(g.nodes) for g in found)
                 found += tracer.trace(module)
-        return found
+        return found + self._from_defaults(tracer, found)
+
+    def _from_defaults(self, tracer: Tracer, found: list[ModelGraph]) -> list[ModelGraph]:
+        """Classes of this file of which no instance could be read to the end, built from the defaults they declare."""
+        added: list[ModelGraph] = []
+        for cls in self._own(UserClass):
+            mine = [g for g in found if g.class_name == cls.name]
+            init = cls.find("__init__") if cls.is_module else None
+            if not mine or not all(g.stopped_at for g in mine) or not isinstance(init, Function):
+                continue
+            spec = init.node.args
+            if not init.defaults or len(init.defaults) < len([*spec.posonlyargs, *spec.args]) - 1:
+                continue
+            count = len(self.machine.modules)
+            self._construct(cls)
+            for module in self.machine.modules[count:]:
+                if is_model(module):
+                    made = tracer.trace(module)
+                    note = "built from the defaults of the class, for the arguments of its calls are not known"
+                    added += [replace(g, notes=(*g.notes, note)) for g in made if g.stopped_at is None]
+        return added
 
     def _guarded(self, action: Any) -> None:
         machine = self.machine
@@ -129,11 +160,14 @@ class _Reading:
         self.machine.phase += 1
 
     def _explore_functions(self) -> None:
-        for function in self._own(Function):
-            if not function.called and not function.name.startswith("<"):
+        """Call what nothing calls; first what nothing even mentions, for it calls the others with real arguments."""
+        functions = [f for f in self._own(Function) if not f.name.startswith("<")]
+        mentioned = _mentioned_names(self.file.tree)
+        for function in [*(f for f in functions if f.name not in mentioned), *functions]:
+            if not function.called:
                 self._next_phase()
                 site = Site(self.file, function.node)
-                self._guarded(lambda f=function, s=site: self.machine.call(f, [], {}, s))
+                self._guarded(lambda f=function, s=site: self.machine.call(f, self._arguments(f), {}, s))
 
     def _explore_classes(self) -> None:
         for cls in self._own(UserClass):
@@ -144,8 +178,6 @@ class _Reading:
                 self._guarded(lambda c=cls, s=site, m=made: m.append(self.machine.construct(c, [], {}, s)))
                 if made and isinstance(made[0], Instance):
                     self._call_methods(made[0], cls)
-            elif cls.is_module and not cls.instantiated:
-                continue
 
     def _call_methods(self, instance: Instance, cls: UserClass) -> None:
         for name, member in list(cls.members.items()):
@@ -155,6 +187,7 @@ class _Reading:
                 and not name.startswith("__")
                 and member.role == "plain"
             ):
+                self._next_phase()
                 site = Site(self.file, member.node)
                 self._guarded(lambda m=member, s=site: self.machine.call(Bound(m, instance), [], {}, s))
 
@@ -169,9 +202,32 @@ class _Reading:
                 self._construct(cls)
 
     def _construct(self, cls: UserClass) -> None:
-        self._next_phase()
+        """An instance from the class's own defaults; one for each value of a `Literal` argument."""
         site = Site(self.file, cls.node)
-        self._guarded(lambda: self.machine.construct_module(cls, [], {}, site))
+        init = cls.find("__init__")
+        arguments = self._arguments(init, 1) if isinstance(init, Function) else []
+        for values in _literal_alternatives(init, arguments) if isinstance(init, Function) else [arguments]:
+            self._next_phase()
+            self._guarded(lambda v=values: self.machine.construct_module(cls, v, {}, site))
+
+    def _arguments(self, function: Function, skip: int = 0) -> list[Any]:
+        """What is declared for required arguments: the configuration class of the file for `config`, else Unknown."""
+        spec = function.node.args
+        names = [*spec.posonlyargs, *spec.args][skip:]
+        required = names[: len(names) - len(function.defaults)] if function.defaults else names
+        return [self._declared(a, function) for a in required]
+
+    def _declared(self, argument: ast.arg, function: Function) -> Any:
+        unknown = Unknown(f"the argument `{argument.arg}` of `{function.name}` is not known")
+        records = [c for c in self._own(UserClass) if c.is_record and not c.is_module]
+        annotated = argument.annotation
+        wanted = ast.unparse(annotated).strip("'\"").rpartition(".")[2] if annotated is not None else ""
+        named = [c for c in records if c.name == wanted]
+        if not named and argument.arg in CONFIGURATIONS and not wanted:
+            named = [c for c in records if c.name.endswith(("Config", "Args", "Configuration", "Params"))]
+        if len(named) != 1:
+            return unknown
+        return self.machine.construct(named[0], [], {}, Site(self.file, argument))
 
 
 def _names_used_by_others(name: str, tree: ast.Module) -> set[str]:
@@ -184,3 +240,25 @@ def _names_used_by_others(name: str, tree: ast.Module) -> set[str]:
         if any(isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Load) for n in ast.walk(statement)):
             found.add(kind)
     return found
+
+
+def _mentioned_names(tree: ast.Module) -> set[str]:
+    """Functions that the file mentions outside their own bodies."""
+    found: set[str] = set()
+    for statement in tree.body:
+        own = statement.name if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)) else None
+        names = {n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+        found |= names - {own}
+    return found
+
+
+def _literal_alternatives(init: Function, arguments: list[Any]) -> list[list[Any]]:
+    """The argument lists for each value of the first argument that is annotated `Literal[...]`."""
+    spec = init.node.args
+    for index, argument in enumerate([*spec.posonlyargs, *spec.args][1 : 1 + len(arguments)]):
+        match argument.annotation:
+            case ast.Subscript(value=ast.Name(id="Literal") | ast.Attribute(attr="Literal"), slice=values):
+                options = values.elts if isinstance(values, ast.Tuple) else [values]
+                constants = [o.value for o in options if isinstance(o, ast.Constant)][:MAX_LITERALS]
+                return [[*arguments[:index], c, *arguments[index + 1 :]] for c in constants] or [arguments]
+    return [arguments]

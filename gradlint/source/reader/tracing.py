@@ -13,6 +13,7 @@ from gradlint.source.reader.operations import Operations
 from gradlint.source.reader.statements import Statements
 from gradlint.source.reader.values import (
     Array,
+    Choice,
     Function,
     Module,
     OutOfStepsError,
@@ -30,6 +31,7 @@ class Tracer:
     def __init__(self, machine: Statements, strict: bool = False) -> None:
         self.machine = machine
         self.strict = strict
+        self.room = MAX_NODES
 
     def trace(self, root: Module) -> list[ModelGraph]:
         """The graphs of a module: one, or one for each part where it has no forward of its own."""
@@ -39,16 +41,17 @@ class Tracer:
             and root.torch == "Module"
             and not (isinstance(forward, Function) and _does_something(forward))
         ):
-            parts = [(n, c) for n, c in root.children.items() if isinstance(c, Module) and has_weights(c)]
+            held = [(n, c) for n, v in root.children.items() for c in (v.values if isinstance(v, Choice) else (v,))]
+            parts = [(n, c) for n, c in held if isinstance(c, Module) and has_weights(c)]
             graphs = [self._graph(root, part, name) for name, part in parts]
             return [g for g in graphs if any(n.kind in WEIGHTED for n in g.nodes)]
         return [self._graph(root, root, "")]
 
     def _graph(self, root: Module, called: Module, part: str) -> ModelGraph:
         machine = self.machine
-        builder = GraphBuilder(root)
+        builder = GraphBuilder(root, min(self.room, MAX_NODES))
         laws_before = {id(a): a.law for a in builder.parameters.values()}
-        machine.operations = Operations(builder)
+        machine.operations = Operations(builder, machine.make_array)
         machine.steps, machine.limit = 0, MAX_STEPS
         machine.depth = machine.regions = machine.uncertain = 0
         machine.building = 1
@@ -62,7 +65,7 @@ class Tracer:
         except OutOfStepsError:
             stopped = (root.site.location, f"reading was stopped after {MAX_STEPS} steps")
         except TooLargeError:
-            stopped = (root.site.location, f"reading was stopped after {MAX_NODES} operations")
+            stopped = (root.site.location, f"reading was stopped after {builder.limit} operations")
         except RecursionError:
             stopped = (root.site.location, "the code is nested too deeply to read")
         except Exception as error:

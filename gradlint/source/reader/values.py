@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from gradlint.graph.model import InitLaw
@@ -19,7 +20,7 @@ class Site:
     file: SourceFile
     node: ast.AST
 
-    @property
+    @cached_property
     def location(self) -> Location:
         """The span of the node with character columns."""
         node: Any = self.node
@@ -56,12 +57,13 @@ class OutOfStepsError(Exception):
 class Unknown:
     """A value that the source does not tell.
 
-    `numeric` is True where it can only be a number; `prefix` is the known beginning of a string,
+    `numeric` is True where it can only be a number, `tensor` where it can only be a tensor; `prefix` is the known beginning of a string,
     `choices` the strings it is declared to be one of.
     """
 
     reason: str
     numeric: bool = False
+    tensor: bool = False
     prefix: str | None = None
     choices: tuple[Any, ...] = ()
 
