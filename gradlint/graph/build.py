@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from gradlint.graph.build_error import BuildError
+from gradlint.graph.execute import Execution
+from gradlint.graph.frames import is_user_file
+from gradlint.graph.laws import LawRecorder
 from gradlint.graph.model import InitLaw
+from gradlint.graph.stubs import Unknown
+from gradlint.graph.surroundings import Devices, surroundings
 from gradlint.location import Location
+from gradlint.worker.protocol import Slice
 
 if TYPE_CHECKING:
     from torch import nn
 
-
-class BuildError(Exception):
-    """The model cannot be built; the message is one line, `location` the user's line that failed."""
-
-    def __init__(self, reason: str, location: Location | None = None) -> None:
-        super().__init__(reason)
-        self.location = location
+__all__ = ["BuildError", "BuiltModel", "build"]
 
 
 @dataclass
@@ -54,3 +56,134 @@ class BuiltModel:
         if self.rebuild is None:
             raise BuildError("this model cannot be built a second time")
         return self.rebuild(seed)
+
+
+def build(sliced: Slice, seed: int = 0, meta: bool = True) -> BuiltModel:
+    """Run a slice and record how its model comes to be.
+
+    With `meta` its tensors have no data (the hybrid build: what numbers are read from while a model is
+    constructed stays real); where that does not run, the model is built for real and then moved to meta.
+    Raises BuildError.
+    """
+    if meta:
+        try:
+            return _build_once(sliced, seed, meta=True)
+        except BuildError as error:
+            try:
+                built = _build_once(sliced, seed, meta=False)
+            except BuildError:
+                raise error from None
+            return _moved(built)
+    return _build_once(sliced, seed, meta=False)
+
+
+def _build_once(sliced: Slice, seed: int, *, meta: bool) -> BuiltModel:
+    execution = Execution(sliced)
+    recorder = LawRecorder(sliced.root)
+    with surroundings(sliced, recorder) as around, recorder, Devices(meta=meta):
+        around.draw_from(seed)
+        module = _target(execution)
+        found = _find_module(module, execution)
+    laws: dict[str, InitLaw] = {}
+    aliases: dict[str, tuple[str, ...]] = {}
+    first: dict[int, str] = {}
+    for name, parameter in found.named_parameters(remove_duplicate=False):
+        if id(parameter) in first:
+            aliases[first[id(parameter)]] = (*aliases.get(first[id(parameter)], ()), name)
+            continue
+        first[id(parameter)] = name
+        laws[name] = recorder.law(parameter)
+    for name, buffer in found.named_buffers():
+        laws.setdefault(name, recorder.law(buffer))
+    frozen = {name: at for key, name in first.items() if (at := recorder.frozen.get(key)) is not None}
+    root_location = sliced.location or around.constructor_of(found)
+    built = BuiltModel(
+        module=found,
+        name=sliced.name or type(found).__name__,
+        location=root_location,
+        laws=laws,
+        constructors={path: at for path, m in found.named_modules() if (at := around.constructor_of(m)) is not None},
+        aliases=aliases,
+        frozen_by=frozen,
+        placeholders=tuple(execution.placeholders),
+        pretrained=any(law.origin == "pretrained" for law in laws.values()),
+        notes=tuple(dict.fromkeys([*around.notes, *execution.notes])),
+        root=sliced.root,
+        rebuild=lambda new_seed: _rebuild(sliced, new_seed),
+    )
+    return _moved(built) if meta else built
+
+
+def _rebuild(sliced: Slice, seed: int) -> nn.Module:
+    execution = Execution(sliced)
+    with surroundings(sliced, None) as around, Devices(meta=False):
+        around.draw_from(seed)
+        return _find_module(_target(execution), execution)
+
+
+def _target(execution: Execution) -> object:
+    try:
+        return execution.run()
+    except (Exception, SystemExit) as error:
+        raise _explained(error, execution.sliced) from error
+
+
+def _explained(error: BaseException, sliced: Slice) -> BuildError:
+    """An exception of the user's code as one line, at the user's innermost line."""
+    if isinstance(error, BuildError):
+        return error
+    location, step = sliced.location, error.__traceback__
+    while step is not None:
+        name = step.tb_frame.f_code.co_filename
+        if is_user_file(name, sliced.root):
+            location = Location(name, step.tb_lineno)
+        step = step.tb_next
+    said = " ".join(str(error).split())
+    return BuildError(f"{type(error).__name__}: {said}" if said else type(error).__name__, location)
+
+
+def _find_module(value: object, execution: Execution) -> nn.Module:
+    """The module that a target evaluates to: itself, in a tuple, or the one attribute of an object that is one."""
+    from torch import nn
+
+    match value:
+        case nn.Module():
+            return value
+        case tuple() | list():
+            found = next((v for v in value if isinstance(v, nn.Module)), None)
+        case _ if not isinstance(value, int):
+            found = next((v for v in getattr(value, "__dict__", {}).values() if isinstance(v, nn.Module)), None)
+        case _:
+            found = None
+    if found is not None:
+        return found
+    target = execution.sliced.target
+    root_name = re.match(r"[A-Za-z_]\w*", target)
+    if root_name and root_name.group() in execution.failures:
+        error, location = execution.failures[root_name.group()]
+        explained = _explained(error, execution.sliced)
+        raise BuildError(str(explained), explained.location or location)
+    if isinstance(value, Unknown):
+        raise BuildError(
+            f"`{target}` comes from `{value.gradlint_name}`, which is not installed or not known before the script runs",
+            execution.sliced.location,
+        )
+    raise BuildError(f"`{target}` is {type(value).__name__}, not a torch.nn.Module", execution.sliced.location)
+
+
+def _moved(built: BuiltModel) -> BuiltModel:
+    """The same with every parameter and buffer on meta, ties kept."""
+    import torch
+    from torch import nn
+
+    moved: dict[int, torch.Tensor] = {}
+    for module in built.module.modules():
+        for name, parameter in list(module._parameters.items()):
+            if parameter is not None and not parameter.is_meta:
+                if id(parameter) not in moved:
+                    moved[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
+                module._parameters[name] = moved[id(parameter)]  # type: ignore[assignment]
+        for name, buffer in list(module._buffers.items()):
+            if buffer is not None and not buffer.is_meta:
+                module._buffers[name] = moved.setdefault(id(buffer), buffer.to("meta"))
+    return built

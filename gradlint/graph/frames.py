@@ -41,13 +41,13 @@ def _decide(filename: str, root: str) -> bool:
     if filename.startswith("<"):
         return False
     real = os.path.realpath(filename)
-    if not {"site-packages", "dist-packages"}.isdisjoint(Path(real).parts):
-        return False
     if real.startswith(_GRADLINT):
         return False
-    if root and real.startswith(os.path.join(os.path.realpath(root), "")):  # noqa: PTH118
-        return True
-    return not real.startswith(_LIBRARIES)
+    below = os.path.join(os.path.realpath(root), "") if root else ""  # noqa: PTH118
+    installed = not {"site-packages", "dist-packages"}.isdisjoint(Path(real.removeprefix(below)).parts)
+    if below and real.startswith(below):
+        return not installed
+    return not installed and not real.startswith(_LIBRARIES)
 
 
 def user_frame(frame: FrameType | None, root: str = "") -> FrameType | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import types
 import typing
 from functools import cache
@@ -14,8 +13,8 @@ T = TypeVar("T")
 
 
 def encode(value: Any) -> bytes:
-    """A dataclass as one line of JSON. A float that JSON lacks (NaN, infinity) becomes null."""
-    return json.dumps(_plain(value), separators=(",", ":"), allow_nan=False).encode() + b"\n"
+    """A dataclass as one line of JSON; NaN and infinities are written as Python's `json` reads them."""
+    return json.dumps(_plain(value), separators=(",", ":")).encode() + b"\n"
 
 
 def tagged(value: Any) -> bytes:
@@ -32,7 +31,7 @@ def _plain(value: Any) -> Any:
         case int():
             return int(value)
         case float():
-            return float(value) if math.isfinite(value) else None
+            return float(value)
         case dict():
             return {str(k): _plain(v) for k, v in value.items()}
         case tuple() | list() | set() | frozenset():

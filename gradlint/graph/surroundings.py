@@ -1,0 +1,255 @@
+"""What a slice finds around it: no accelerator, no downloads, checkpoints that are only marked, recorded constructors."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import random
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from gradlint.graph.build_error import BuildError
+from gradlint.graph.frames import is_user_file, location_of, user_frame, user_location
+from gradlint.graph.laws import LawRecorder
+from gradlint.graph.pretrained import LibraryPatches
+from gradlint.graph.stubs import Checkpoint, MissingPackages, Unknown
+from gradlint.location import Location
+from gradlint.worker.protocol import Slice
+
+_TO_META = frozenset(["empty", "zeros", "ones", "full", "rand", "randn", "normal", "eye", "empty_strided"])
+_MOVES = frozenset(["to", "cuda", "cpu", "xpu", "pin_memory"])
+_CONSTRUCTOR = "_gradlint_constructor"
+
+
+class Devices(TorchFunctionMode):
+    """Everything on the CPU; with `meta`, tensors that are only storage for parameters on meta.
+
+    `arange`, `linspace`, `tensor` and the like stay real, since constructors read numbers from them.
+    """
+
+    def __init__(self, *, meta: bool) -> None:
+        super().__init__()
+        self.meta = meta
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        keywords = dict(kwargs or {})
+        name = getattr(func, "__name__", "")
+        if name in _MOVES and args and isinstance(args[0], Tensor):
+            return _without_move(func, name, args, keywords)
+        device = keywords.get("device")
+        if device is not None and str(device) != "meta":
+            keywords["device"] = "cpu"
+        if self.meta and name in _TO_META and "out" not in keywords and not any(isinstance(a, Tensor) for a in args):
+            keywords["device"] = "meta"
+            keywords.pop("generator", None)
+            keywords.pop("pin_memory", None)
+        return func(*args, **keywords)
+
+
+def _without_move(func: Any, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    """A tensor's `.to(...)` with its change of dtype but without its change of device."""
+    if name != "to":
+        return args[0]
+    dtype = keywords.get("dtype")
+    for argument in args[1:]:
+        if isinstance(argument, torch.dtype):
+            dtype = argument
+        elif isinstance(argument, Tensor):
+            dtype = argument.dtype
+    return func(args[0], dtype) if dtype is not None else args[0]
+
+
+class Around:
+    """What the surroundings saw: `notes`, and the user's line that constructed each module."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    @staticmethod
+    def constructor_of(module: nn.Module) -> Location | None:
+        """The user's line that made a module; a deep copy's is that of its original."""
+        found: Location | None = module.__dict__.get(_CONSTRUCTOR)
+        return found
+
+    @staticmethod
+    def draw_from(seed: int) -> None:
+        """Seed every source of random numbers that is loaded."""
+        torch.manual_seed(seed)
+        random.seed(seed)
+        numpy = sys.modules.get("numpy")
+        if numpy is not None:
+            numpy.random.seed(seed % 2**32)
+
+
+@contextlib.contextmanager
+def surroundings(sliced: Slice, recorder: LawRecorder | None) -> Iterator[Around]:
+    """Change what user code calls while a model is built; all is put back afterwards."""
+    around = Around()
+    missing = MissingPackages(sliced.root)
+    patches: list[tuple[Any, str, Any]] = []
+
+    def patch(owner: Any, name: str, value: Any) -> None:
+        if hasattr(owner, name):
+            patches.append((owner, name, owner.__dict__.get(name, getattr(owner, name))))
+            setattr(owner, name, value)
+
+    _no_accelerator(patch)
+    _no_wrappers(patch)
+    _no_downloads(patch, recorder, around, sliced.root)
+    _filled_arguments(patch, around)
+    if recorder is not None:
+        patch(nn.Module, "__init__", _located(nn.Module.__init__, sliced.root))
+    libraries = LibraryPatches(recorder, around.notes, sliced.root)
+    sys.meta_path.insert(0, libraries)
+    sys.meta_path.append(missing)
+    libraries.patch_loaded()
+    try:
+        yield around
+    finally:
+        for owner, name, value in reversed(patches):
+            setattr(owner, name, value)
+        sys.meta_path.remove(libraries)
+        sys.meta_path.remove(missing)
+        around.notes += [f"package {name} is not installed here and was stubbed" for name in missing.stubbed]
+
+
+Patch = Callable[[Any, str, Any], None]
+
+
+def _no_accelerator(patch: Patch) -> None:
+    def same(self: nn.Module, *_: Any, **__: Any) -> nn.Module:
+        return self
+
+    for name in ("to", "cuda", "cpu", "xpu", "half", "bfloat16", "float", "double", "compile", "share_memory", "ipu"):
+        patch(nn.Module, name, same)
+    patch(torch.cuda, "is_available", lambda: False)
+    for name in ("set_device", "manual_seed", "manual_seed_all", "empty_cache", "synchronize", "init"):
+        patch(torch.cuda, name, lambda *_, **__: None)
+    patch(torch.cuda, "device_count", lambda: 0)
+    patch(torch, "set_default_device", lambda *_: None)
+    if torch.distributed.is_available():
+        distributed = torch.distributed
+        for name, value in (("get_rank", 0), ("get_world_size", 1), ("is_initialized", False)):
+            patch(distributed, name, lambda *_, value=value, **__: value)
+        for name in ("init_process_group", "barrier", "destroy_process_group", "broadcast", "all_reduce"):
+            patch(distributed, name, lambda *_, **__: None)
+
+
+def _no_wrappers(patch: Patch) -> None:
+    """Parallel wrappers and compilers give back what they wrap, which answers to `.module` too."""
+
+    def unwrapped(module: Any, *_: Any, **__: Any) -> Any:
+        if isinstance(module, nn.Module):
+            module.__dict__.setdefault("module", module)
+        return module
+
+    def decorator(function: Any = None, *_: Any, **__: Any) -> Any:
+        return function if function is not None else lambda f: f
+
+    for name in ("DataParallel", "DistributedDataParallel"):
+        patch(nn, name, unwrapped)
+        patch(nn.parallel, name, unwrapped)
+    patch(nn.parallel.distributed, "DistributedDataParallel", unwrapped)
+    patch(nn.SyncBatchNorm, "convert_sync_batchnorm", staticmethod(lambda module, *_, **__: module))
+    patch(torch, "compile", decorator)
+    patch(torch.jit, "script", decorator)
+    patch(torch.jit, "trace", decorator)
+
+
+def _no_downloads(patch: Patch, recorder: LawRecorder | None, around: Around, root: str) -> None:
+    load_real = nn.Module.load_state_dict
+
+    def load_state_dict(self: nn.Module, state: Any, *arguments: Any, **keywords: Any) -> Any:
+        if isinstance(state, dict) and state and all(isinstance(v, Tensor) for v in state.values()):
+            return load_real(self, state, *arguments, **keywords)
+        if recorder is not None:
+            at = user_location(root)
+            for parameter in self.parameters():
+                recorder.mark_pretrained(parameter, at)
+        return nn.modules.module._IncompatibleKeys([], [])
+
+    def no_hub(*_: Any, **__: Any) -> Any:
+        raise BuildError("torch.hub runs code from the network, which gradlint never does", user_location(root))
+
+    patch(nn.Module, "load_state_dict", load_state_dict)
+    patch(torch, "load", lambda *_, **__: Checkpoint())
+    patch(torch.hub, "load", no_hub)
+    patch(torch.hub, "load_state_dict_from_url", lambda *_, **__: Checkpoint())
+    patch(torch.hub, "download_url_to_file", lambda *_, **__: None)
+
+
+def _filled_arguments(patch: Patch, around: Around) -> None:
+    """argparse without errors: required arguments that are not given become labelled placeholders."""
+    parse_real = argparse.ArgumentParser.parse_known_args
+
+    def parse_known_args(self: argparse.ArgumentParser, args: Any = None, namespace: Any = None) -> Any:
+        filled: list[tuple[str, Any]] = []
+        relaxed = []
+        for action in self._actions:
+            positional = not action.option_strings
+            if not (action.required or (positional and action.nargs not in ("?", "*"))):
+                continue
+            relaxed.append((action, action.required, action.nargs))
+            action.required = False
+            if positional and action.nargs is None:
+                action.nargs = "?"
+            filled.append((action.dest, _invented(action)))
+        try:
+            found, rest = parse_real(self, args, namespace)
+        finally:
+            for action, required, nargs in relaxed:
+                action.required, action.nargs = required, nargs
+        for name, value in filled:
+            if getattr(found, name, None) is None:
+                setattr(found, name, value)
+                around.notes.append(f"the required argument `{name}` is invented")
+        return found, rest
+
+    def parse_args(self: argparse.ArgumentParser, args: Any = None, namespace: Any = None) -> Any:
+        return self.parse_known_args(args, namespace)[0]
+
+    def error(self: argparse.ArgumentParser, message: str) -> None:
+        raise ValueError(f"command line: {message}")
+
+    patch(argparse.ArgumentParser, "parse_known_args", parse_known_args)
+    patch(argparse.ArgumentParser, "parse_args", parse_args)
+    patch(argparse.ArgumentParser, "error", error)
+
+
+def _invented(action: argparse.Action) -> Any:
+    if action.choices:
+        return next(iter(action.choices))
+    if action.type is int:
+        return Unknown(action.dest)
+    if action.type is float:
+        return 0.1
+    return action.dest
+
+
+def _located(initialise: Callable[..., None], root: str) -> Callable[..., None]:
+    """`Module.__init__` that also notes the user's line whose call constructs the module."""
+
+    def located(self: nn.Module, *arguments: Any, **keywords: Any) -> None:
+        if _CONSTRUCTOR not in self.__dict__:
+            frame: Any = sys._getframe(1)
+            # Out of the module's own chain of __init__ …
+            while frame is not None and frame.f_code.co_name == "__init__" and _first_argument(frame) is self:
+                frame = frame.f_back
+            # … to the innermost call that the user wrote.
+            found = frame if frame and is_user_file(frame.f_code.co_filename, root) else user_frame(frame, root)
+            self.__dict__[_CONSTRUCTOR] = location_of(found) if found is not None else None
+        initialise(self, *arguments, **keywords)
+
+    return located
+
+
+def _first_argument(frame: Any) -> Any:
+    names = frame.f_code.co_varnames
+    return frame.f_locals.get(names[0]) if names else None

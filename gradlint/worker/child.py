@@ -1,0 +1,169 @@
+"""What one job's process does: enter the cage, build, trace, then measure as often as asked."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
+
+from gradlint.location import Location
+from gradlint.worker import cage, guard, wire
+from gradlint.worker.protocol import Built, Failed, ModelJob, Probed, ProbeJob
+
+_MAX_REASON = 300
+
+
+def warm() -> None:
+    """Import what every job needs; called in the server, before any fork."""
+    import gradlint.graph.build
+    import gradlint.graph.laws
+
+    for name in ("gradlint.graph.trace", "gradlint.probe.run"):
+        with contextlib.suppress(ImportError):
+            __import__(name)
+    wire.decode(ModelJob, {"slice": {"path": "", "root": "", "text": "", "target": ""}})
+
+
+def run(jobs: socket.socket, scratch: str) -> None:
+    """Serve one session on a socket, in a process forked for it."""
+    cage.lead_session()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(nothing, descriptor)
+    kept = os.dup2(jobs.fileno(), 3) if jobs.fileno() != 3 else 3
+    os.closerange(4, 4096)
+    with os.fdopen(kept, "rb", closefd=False) as incoming, os.fdopen(kept, "wb", closefd=False) as outgoing:
+        _serve(incoming, outgoing, scratch)
+
+
+def run_once(scratch: str) -> None:
+    """Serve one session on standard input and output, where processes cannot be forked."""
+    incoming = os.fdopen(os.dup(0), "rb")
+    outgoing = os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(nothing, descriptor)
+    _serve(incoming, outgoing, scratch)
+    os._exit(0)
+
+
+def _serve(incoming: BinaryIO, outgoing: BinaryIO, scratch: str) -> None:
+    import torch
+
+    def answer(value: Any) -> None:
+        outgoing.write(wire.tagged(value))
+        outgoing.flush()
+
+    line = incoming.readline()
+    if not line:
+        return
+    started = time.monotonic()
+    job = wire.decode(ModelJob, _loads(line))
+    torch.set_num_threads(1)
+    printed = cage.Printed()
+    sys.stdout = sys.stderr = printed
+    caged = cage.enter(scratch, job.slice.root, job.slice.path)
+    cage.allow_cpu(job.limits.seconds, job.limits.threads)
+    try:
+        built, traced = _prepare(job)
+    except BaseException as error:
+        answer(failure(error, printed.text))
+        return
+    torch.set_num_threads(max(1, job.limits.threads))
+    answer(
+        Built(
+            traced.graph,
+            seconds=time.monotonic() - started,
+            output=printed.text,
+            torch_version=str(torch.__version__),
+            guarantees=caged.guarantees,
+        )
+    )
+    for line in incoming:
+        started = time.monotonic()
+        probe_job = wire.decode(ProbeJob, _loads(line))
+        cage.allow_cpu(probe_job.seconds, job.limits.threads)
+        try:
+            with _stage("probe"):
+                from gradlint.probe.run import run as measure
+
+                measurements = measure(probe_job, traced, built)
+            answer(Probed(measurements, seconds=time.monotonic() - started))
+        except BaseException as error:
+            answer(failure(error, printed.text))
+
+
+def _prepare(job: ModelJob) -> tuple[Any, Any]:
+    from gradlint.graph.build import build
+
+    with _stage("build"):
+        built = build(job.slice, job.seed)
+    with _stage("trace"):
+        from gradlint.graph.trace import trace_model
+
+        return built, trace_model(built, job.hint)
+
+
+@contextlib.contextmanager
+def _stage(name: str) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        if not hasattr(error, "gradlint_stage"):
+            with contextlib.suppress(Exception):
+                error.gradlint_stage = name  # type: ignore[attr-defined]
+        raise
+
+
+def failure(error: BaseException, output: str = "") -> Failed:
+    """Why a stage failed, as one line, with the user's line where it was the user's code."""
+    stage = getattr(error, "gradlint_stage", "internal")
+    details: dict[str, Any] = {"output": output} if output else {}
+    if guard.refusals:
+        details["refused"] = list(guard.refusals)
+    location = getattr(error, "location", None)
+    if type(error).__module__.startswith("gradlint.") and not isinstance(error, guard.RefusedError):
+        return Failed(stage, one_line(str(error)), location, details=details)
+    location = location or user_location_of(error)
+    if _is_out_of_memory(error):
+        return Failed("limit", "out of memory: " + one_line(str(error)), location, details=details)
+    reason = one_line(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+    if location is None and not isinstance(error, (SystemExit, KeyboardInterrupt, guard.RefusedError)):
+        shown = "".join(traceback.format_exception(error))[-8000:]
+        return Failed("internal", f"{stage}: {reason}", traceback=shown, details=details)
+    return Failed(stage, reason, location, details=details)
+
+
+def one_line(text: str) -> str:
+    """The first lines of a message joined into one, cut to a readable length."""
+    joined = " ".join(text.split())
+    return joined if len(joined) <= _MAX_REASON else joined[: _MAX_REASON - 1] + "…"
+
+
+def user_location_of(error: BaseException) -> Location | None:
+    """The innermost line of the user's code in an exception's traceback."""
+    from gradlint.graph.frames import is_user_file
+
+    found = None
+    step = error.__traceback__
+    while step is not None:
+        name = step.tb_frame.f_code.co_filename
+        if is_user_file(name):
+            found = Location(name, step.tb_lineno)
+        step = step.tb_next
+    return found
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "not enough memory" in str(error))
+
+
+_loads: Callable[[bytes], Any] = __import__("json").loads
