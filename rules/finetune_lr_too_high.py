@@ -205,7 +205,7 @@ for _ in range(100):
         severity = min((s for s in severities if s is not None), key=lambda s: s.rank)
         return self._found(optimizer, group, model, pretrained, rate, row, family, algorithm, severity)
 
-    def _found(  # noqa: PLR0917
+    def _found(
         self,
         optimizer: Optimizer,
         group: ParameterGroup,

@@ -11,7 +11,7 @@ from gradlint.gain import compare, is_default, named, suited
 from gradlint.graph.model import RECTIFIERS, InitLaw, ModelGraph, Node
 from gradlint.graph.profile import Profile
 from gradlint.graph.topology import HIDDEN_SATURATING, topology
-from gradlint.graph.topology_paths import feeds, in_normalized_branch
+from gradlint.graph.topology_paths import feeds, in_normalized_branch, longest_chain
 from gradlint.location import Location
 from gradlint.probe.experiment import Experiment, Measurements
 from gradlint.rule import Context, Rule
@@ -49,6 +49,7 @@ class _Suspect:
     activation: Node
     gain: float
     forward: float
+    branch: bool = False
 
 
 class RectifierInit(Rule):
@@ -142,6 +143,7 @@ for _ in range(100):
     def check_graph(self, graph: ModelGraph, profile: Profile, context: Context) -> Iterator[Finding]:
         if graph.pretrained:
             return
+        bypassed = topology(graph).innermost
         wrong: dict[tuple[str, ...], list[_Suspect]] = {}
         default: list[_Suspect] = []
         mirrored: dict[tuple[str, ...], list[_Suspect]] = {}
@@ -153,7 +155,9 @@ for _ in range(100):
             elif is_default(law):
                 default.append(suspect)
             elif law.origin != "default" and self._off(suspect, graph):
-                wrong.setdefault(key, []).append(suspect)
+                # Small or zero weights on a residual branch are Fixup and SkipInit, as long as gradient arrives.
+                branch = suspect.gain < 1 and suspect.layer.id in bypassed
+                wrong.setdefault(key, []).append(replace(suspect, branch=branch))
         for group in wrong.values():
             yield from self._explicit(group, graph, profile, context)
         yield from self._default(default, graph, profile, context)
@@ -182,10 +186,7 @@ for _ in range(100):
     def _off(self, suspect: _Suspect, graph: ModelGraph) -> bool:
         if self.options.tolerance <= suspect.gain <= 1 / self.options.tolerance:
             return False
-        if in_normalized_branch(graph, suspect.layer):
-            return False
-        # Small or zero weights on a residual branch are Fixup and SkipInit: the safe way to start one.
-        return not (suspect.gain < 1 and suspect.layer.id in topology(graph).innermost)
+        return not in_normalized_branch(graph, suspect.layer)
 
     def _misfits(self, activation: Node, law: InitLaw, graph: ModelGraph) -> bool:
         """Whether He was written before a hidden sigmoid or tanh."""
@@ -203,6 +204,12 @@ for _ in range(100):
     def _explicit(
         self, group: Sequence[_Suspect], graph: ModelGraph, profile: Profile, context: Context
     ) -> Iterator[Finding]:
+        layers = _path(graph, [s.layer for s in group])
+        health = predicted_path(profile, layers, context.algorithm, self.options)
+        if claims.claimed(health, graph, profile) is Severity.INFO:
+            group = [s for s in group if not s.branch]
+        if not group:
+            return
         first = group[0]
         scales = sorted(s.gain for s in group)
         scale = number(scales[0]) if scales[0] * 1.1 > scales[-1] else f"{number(scales[0])} to {number(scales[-1])}"
@@ -229,7 +236,8 @@ for _ in range(100):
         self, suspects: Sequence[_Suspect], graph: ModelGraph, profile: Profile, context: Context
     ) -> Iterator[Finding]:
         bypassed = topology(graph).innermost
-        chain = _longest_chain(graph, [s for s in suspects if s.layer.id not in bypassed])
+        by_layer = {s.layer.id: s for s in suspects if s.layer.id not in bypassed}
+        chain = [by_layer[i] for i in longest_chain(graph, by_layer)]
         if len(chain) < self.options.default_depth:
             return
         layers = [s.layer for s in chain]
@@ -252,7 +260,7 @@ for _ in range(100):
             group, fact, "Xavier init", "xavier", group[0].law.location, fix, graph, profile, context
         )
 
-    def _report(  # noqa: PLR0917
+    def _report(
         self,
         group: Sequence[_Suspect],
         fact: str,
@@ -322,20 +330,3 @@ def _path(graph: ModelGraph, affected: Sequence[Node]) -> tuple[Node, ...]:
         if paths.reaches(first, node.id) and node.id not in paths.side and paths.before_weights[node.id]
     ]
     return tuple(on_path) or (affected[0],)
-
-
-def _longest_chain(graph: ModelGraph, suspects: Sequence[_Suspect]) -> list[_Suspect]:
-    """The longest sequence of suspects along one path, without a normalisation or skip between."""
-    paths = topology(graph)
-    best: dict[int, list[_Suspect]] = {}
-    for suspect in suspects:
-        before = [
-            chain
-            for end, chain in best.items()
-            if paths.reaches(end, suspect.layer.id)
-            and not any(
-                paths.reaches(end, n) and paths.reaches(n, suspect.layer.id) for n in paths.norms | paths.merges
-            )
-        ]
-        best[suspect.layer.id] = [*max(before, key=len, default=[]), suspect]
-    return max(best.values(), key=len, default=[])

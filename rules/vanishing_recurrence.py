@@ -131,7 +131,7 @@ for _ in range(100):
                 continue
             yield self._found(node, location, recurrence, severity, graph, profile, context)
 
-    def _found(  # noqa: PLR0917
+    def _found(
         self,
         node: Node,
         location: Location,

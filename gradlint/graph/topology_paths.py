@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 from gradlint.graph.model import WEIGHTED, ModelGraph, Node
 from gradlint.graph.topology import HIDDEN_SATURATING, Topology, topology
@@ -53,13 +54,56 @@ class Fed:
     unknown: bool = False
 
 
-@dataclass
-class _Trail:
-    """Longest chain up to a node: ids of members and of the weighted layers on the way."""
+@dataclass(frozen=True)
+class _Link:
+    """A node at the end of a chain, with what came before it; chains share their beginnings."""
 
-    members: tuple[int, ...] = ()
-    layers: tuple[int, ...] = ()
-    fresh: str | None = None
+    node: int
+    before: _Link | None
+    length: int
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The chain's node ids in order."""
+        found: list[int] = []
+        link: _Link | None = self
+        while link is not None:
+            found.append(link.node)
+            link = link.before
+        return tuple(reversed(found))
+
+
+def _extended(chain: _Link | None, node: int) -> _Link:
+    return _Link(node, chain, 1 + (chain.length if chain else 0))
+
+
+def _repeated_weights(graph: ModelGraph) -> frozenset[str]:
+    """Weights that more than one weighted node uses."""
+    uses = Counter(n.parameters.get("weight", "") for n in graph.nodes if n.kind in WEIGHTED)
+    return frozenset(name for name, count in uses.items() if name and count > 1)
+
+
+def _weight_in(graph: ModelGraph, weight: str, chain: _Link | None) -> bool:
+    return chain is not None and any(graph.nodes[i].parameters.get("weight") == weight for i in chain.ids)
+
+
+@dataclass(frozen=True)
+class _Trail:
+    """Longest chain up to a node: its members and the weighted layers on the way, since it began.
+
+    `fresh` is True where a weighted layer came since the last member, `tied` where that layer was there before.
+    """
+
+    members: _Link | None = None
+    layers: _Link | None = None
+    first: int = -1
+    fresh: bool = False
+    tied: bool = False
+
+    @property
+    def rank(self) -> tuple[int, bool]:
+        """By which the longest is chosen."""
+        return (self.members.length if self.members else 0, self.fresh)
 
 
 def _same_branch(paths: Topology, a: int, b: int) -> bool:
@@ -73,28 +117,29 @@ def stacks(graph: ModelGraph, minimum: int = 3) -> tuple[Stack, ...]:
     that returns in the chain is a recurrence written by hand, not another layer.
     """
     paths = topology(graph)
+    repeated = _repeated_weights(graph)
     trails: list[_Trail] = []
-    continued: set[int] = set()
     found: dict[int, _Trail] = {}
     for node in graph.nodes:
         trail = _best([trails[i] for i in node.inputs if i < node.id and _same_branch(paths, i, node.id)])
         if node.id in paths.norms or node.id in paths.merges or node.kind in ENDS_STACK or node.op == "detach":
             trail = _Trail()
-        if node.kind in WEIGHTED and node.kind not in ENDS_STACK:
-            weight = node.parameters.get("weight") or node.module or node.name
-            trail = _Trail(trail.members, (*trail.layers, node.id), weight)
-        elif _is_member(paths, node) and trail.fresh is not None and not _returns(graph, trail):
-            continued.update(trail.members[-1:])
-            trail = _Trail((*trail.members, node.id), trail.layers, None)
-            kept = found.get(trail.members[0])
-            if kept is None or len(kept.members) < len(trail.members):
-                found[trail.members[0]] = trail
+        elif node.kind in WEIGHTED:
+            weight = node.parameters.get("weight", "")
+            tied = weight in repeated and _weight_in(graph, weight, trail.layers)
+            trail = _Trail(trail.members, _extended(trail.layers, node.id), trail.first, fresh=True, tied=tied)
+        elif trail.fresh and not trail.tied and _is_member(paths, node):
+            members = _extended(trail.members, node.id)
+            trail = _Trail(members, trail.layers, node.id if trail.members is None else trail.first)
+            kept = found.get(trail.first)
+            if kept is None or kept.rank < trail.rank:
+                found[trail.first] = trail
         trails.append(trail)
-    return tuple(_stack(graph, t) for _, t in sorted(found.items()) if len(t.members) >= minimum)
+    return tuple(_stack(graph, t) for _, t in sorted(found.items()) if t.rank[0] >= minimum)
 
 
 def _best(trails: Sequence[_Trail]) -> _Trail:
-    return max(trails, key=lambda t: (len(t.members), t.fresh is not None), default=_Trail())
+    return max(trails, key=lambda t: t.rank, default=_Trail())
 
 
 def _is_member(paths: Topology, node: Node) -> bool:
@@ -107,16 +152,11 @@ def _is_member(paths: Topology, node: Node) -> bool:
     )
 
 
-def _returns(graph: ModelGraph, trail: _Trail) -> bool:
-    """Whether the layer before the activation is one that the chain has been through already."""
-    *before, last = (graph.nodes[i] for i in trail.layers)
-    weight = last.parameters.get("weight")
-    return weight is not None and any(n.parameters.get("weight") == weight for n in before)
-
-
 def _stack(graph: ModelGraph, trail: _Trail) -> Stack:
-    members = tuple(graph.nodes[i] for i in trail.members)
-    layers = [i for i in trail.layers if i < members[-1].id]
+    assert trail.members is not None
+    assert trail.layers is not None
+    members = tuple(graph.nodes[i] for i in trail.members.ids)
+    layers = [i for i in trail.layers.ids if i < members[-1].id]
     first = max((i for i in layers if i < members[0].id), default=layers[0])
     after = _next_layer(graph, members[-1])
     return Stack(members, tuple(graph.nodes[i] for i in layers if i >= first), after)
@@ -138,13 +178,17 @@ def _next_layer(graph: ModelGraph, node: Node) -> Node | None:
 # ---- runs of weighted layers -----------------------------------------------------------------------------
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Count:
     """Fewest weighted layers to a node since the last skip came back, with the way they were counted."""
 
-    layers: tuple[int, ...] = ()
+    layers: _Link | None = None
     norm: bool = False
-    known: bool = field(default=True)
+
+    @property
+    def length(self) -> int:
+        """How many layers."""
+        return self.layers.length if self.layers else 0
 
 
 def longest_run(graph: ModelGraph) -> Run | None:
@@ -153,10 +197,10 @@ def longest_run(graph: ModelGraph) -> Run | None:
     Where branches run side by side the shortest counts: gradient takes it. Layers inside a skip are not in a
     run, and a merge begins a new one. Where the graph was not read to its end the run is a lower bound.
     """
-    best = max(_ends(graph), key=lambda c: len(c.layers), default=None)
-    if best is None or not best.layers:
+    best = max(_ends(graph), key=lambda c: c.length, default=None)
+    if best is None or best.layers is None:
         return None
-    return Run(tuple(graph.nodes[i] for i in best.layers), best.norm)
+    return Run(tuple(graph.nodes[i] for i in best.layers.ids), best.norm)
 
 
 def _ends(graph: ModelGraph) -> list[_Count]:
@@ -176,6 +220,7 @@ def _ends(graph: ModelGraph) -> list[_Count]:
 
 def _counts(graph: ModelGraph) -> list[_Count | None]:
     paths = topology(graph)
+    repeated = _repeated_weights(graph)
     counts: list[_Count | None] = []
     for node in graph.nodes:
         if node.kind == "input":
@@ -192,15 +237,34 @@ def _counts(graph: ModelGraph) -> list[_Count | None]:
         if not known:
             counts.append(_Count() if reached else None)
             continue
-        least = min(known, key=lambda c: len(c.layers))
+        least = min(known, key=lambda c: c.length)
         if node.kind in WEIGHTED:
-            weight = node.parameters.get("weight")
-            tied = weight is not None and any(graph.nodes[i].parameters.get("weight") == weight for i in least.layers)
-            least = least if tied else _Count((*least.layers, node.id), least.norm)
+            weight = node.parameters.get("weight", "")
+            tied = weight in repeated and _weight_in(graph, weight, least.layers)
+            least = least if tied else _Count(_extended(least.layers, node.id), least.norm)
         elif node.id in paths.norms:
             least = _Count(least.layers, norm=True)
         counts.append(least)
     return counts
+
+
+def longest_chain(graph: ModelGraph, members: Collection[int]) -> tuple[int, ...]:
+    """The most of the given nodes on one path, with no normalisation, skip or unknown operation between them."""
+    paths = topology(graph)
+    inside = frozenset(members)
+    chains: list[_Link | None] = []
+    best: _Link | None = None
+    for node in graph.nodes:
+        before = [chains[i] for i in node.inputs if i < node.id and _same_branch(paths, i, node.id)]
+        chain = max(before, key=lambda c: c.length if c else 0, default=None)
+        if node.id in paths.norms or node.id in paths.merges or node.kind in ENDS_STACK or node.op == "detach":
+            chain = None
+        if node.id in inside:
+            chain = _extended(chain, node.id)
+            if best is None or chain.length > best.length:
+                best = chain
+        chains.append(chain)
+    return best.ids if best else ()
 
 
 # ---- what a layer feeds ----------------------------------------------------------------------------------
