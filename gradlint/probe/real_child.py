@@ -107,8 +107,8 @@ def redirect_writes(scratch: str) -> None:
 
 def main(job: RealJob) -> None:
     """Run the script; this does not return once enough was seen."""
-    from gradlint.graph.trace import trace_call
     from gradlint.probe.capture import Capture
+    from gradlint.probe.live import trace_call
 
     result = Result(job.result)
     capture = Capture(job.steps, trace_call, result.emit, result.finish)

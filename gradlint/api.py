@@ -1,0 +1,239 @@
+"""Measure a model on a batch from Python: `from gradlint.api import probe`."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gradlint.finding import Severity
+from gradlint.graph.model import WEIGHTED, ModelGraph, Node
+from gradlint.graph.topology import topology
+from gradlint.graph.topology_paths import feeds
+from gradlint.probe.experiment import LayerMeasurement, Measurement
+from gradlint.probe.judging import ABSOLUTE, Health, classify, finite, health, log10, ratio_bands
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+BAR_WIDTH = 12
+"""Characters of a bar; each is one decade."""
+
+COLOURS = {None: "green", Severity.INFO: "cyan", Severity.WARNING: "yellow", Severity.ERROR: "red"}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one forward and backward pass over a batch showed of a model.
+
+    `measurement` holds the numbers by operation, `graph` the operations, `optimizer` the name of the optimizer that
+    the thresholds are chosen by. Shows itself as a table in a terminal (rich) and in a notebook.
+    """
+
+    graph: ModelGraph
+    measurement: Measurement
+    optimizer: str | None = None
+
+    @cached_property
+    def layers(self) -> tuple[LayerMeasurement, ...]:
+        """The weighted layers in execution order."""
+        seen = self.measurement.layers
+        return tuple(seen[n.name] for n in self.graph.of_kind(*sorted(WEIGHTED)) if n.name in seen)
+
+    @cached_property
+    def hidden(self) -> tuple[str, ...]:
+        """Names of the weighted layers that have another behind them; all of them if none has."""
+        later = topology(self.graph).before_weights
+        weighted = [n for n in self.graph.of_kind(*sorted(WEIGHTED)) if n.name in self.measurement.layers]
+        return tuple(n.name for n in weighted if later[n.id]) or tuple(n.name for n in weighted)
+
+    @cached_property
+    def scale_free(self) -> frozenset[str]:
+        """Layers whose scale a normalisation divides out."""
+        return frozenset(n.name for n in self._weighted if feeds(self.graph, n).normalized)
+
+    @cached_property
+    def zero_gated(self) -> frozenset[str]:
+        """Layers on a residual branch that a zero-initialised weight switches off, by design."""
+        silent = {n.id for n in self.graph.nodes if self._seen(n) and self._seen(n).weight_norm == 0}
+        gated = {i for skip in topology(self.graph).skips if skip.branch & silent for i in skip.branch}
+        return frozenset(self.graph.nodes[i].name for i in gated)
+
+    @property
+    def _weighted(self) -> list[Node]:
+        return list(self.graph.of_kind(*sorted(WEIGHTED)))
+
+    def _seen(self, node: Node) -> LayerMeasurement:
+        return self.measurement.layers.get(node.name, LayerMeasurement(node.name))
+
+    @cached_property
+    def health(self) -> Health:
+        """The gradient ratio, the absolute gradients and the forward signal, judged by the table of the rules."""
+        return health(
+            self.measurement, self.hidden, self.optimizer, scale_free=self.scale_free, zero_gated=self.zero_gated
+        )
+
+    @property
+    def severity(self) -> Severity | None:
+        """How bad it is; None is healthy. A value that is not finite is an error."""
+        return Severity.ERROR if self.measurement.first_nonfinite else self.health.severity
+
+    @property
+    def healthy(self) -> bool:
+        """Whether nothing is outside of what training copes with (a warning or an error)."""
+        return self.severity is None or self.severity is Severity.INFO
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is outside the healthy range, in words."""
+        broken = self.measurement.first_nonfinite
+        first = (f"`{broken}` makes the first value that is not finite",) if broken else ()
+        return (*first, *self.health.reasons)
+
+    def __rich__(self) -> Table:
+        """The layers as a table: activations, gradients on a log scale, saturation, dead units, update ratio."""
+        title = Text(f"{self.graph.name}: loss {_number(self.measurement.loss)} on {self.measurement.device}")
+        table = Table(title=title, caption=Text(self._verdict()), title_justify="left", caption_justify="left")
+        for heading in ("layer", "std h", "‖∂L/∂h‖", "relative", "", "‖∂L/∂W‖", "sat.", "dead", "‖Δw‖/‖w‖"):
+            table.add_column(heading, justify="left" if heading in ("layer", "") else "right", no_wrap=True)
+        last = self.measurement.layers[self.hidden[-1]].gradient if self.hidden else None
+        for layer in self.layers:
+            relative = layer.gradient / last if layer.gradient is not None and last else None
+            colour = COLOURS[self._class(layer, relative)]
+            table.add_row(
+                layer.name,
+                _number(layer.activation_std),
+                _number(layer.gradient),
+                _number(relative),
+                Text(_bar(relative), style=colour),
+                Text(_number(layer.weight_gradient), style=colour),
+                _share(layer.saturated),
+                _share(layer.dead),
+                _number(layer.update_ratio),
+            )
+        return table
+
+    def _class(self, layer: LayerMeasurement, relative: float | None) -> Severity | None:
+        absolute = None if layer.name in self.scale_free | self.zero_gated else layer.weight_gradient
+        classes = [classify(relative, ratio_bands(self.optimizer)), classify(absolute, ABSOLUTE)]
+        return max((c for c in classes if c), key=lambda c: c.rank, default=None)
+
+    def _verdict(self) -> str:
+        word = self.severity.value if self.severity else "healthy"
+        return f"{word}: " + "; ".join(self.problems) if self.problems else word
+
+    def __str__(self) -> str:
+        console = Console(file=io.StringIO(), width=110, color_system=None)
+        console.print(self)
+        assert isinstance(console.file, io.StringIO)
+        return console.file.getvalue()
+
+    def _repr_html_(self) -> str:
+        console = Console(file=io.StringIO(), width=110, record=True)
+        console.print(self)
+        return console.export_html(inline_styles=True, code_format="<pre style='line-height:1.2'>{code}</pre>")
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.2g}" if finite(value) else "not finite"
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0%}"
+
+
+def _bar(relative: float | None) -> str:
+    """One mark for each decade away from the last hidden layer: "◂◂◂" smaller, "▸▸" larger."""
+    if relative is None:
+        return ""
+    decades = max(-BAR_WIDTH, min(BAR_WIDTH, log10(relative)))
+    count = round(abs(decades))
+    return ("◂" if decades < 0 else "▸") * count or "·"
+
+
+def probe(
+    model: nn.Module,
+    batch: Any,
+    loss_fn: Callable[..., torch.Tensor] | None = None,
+    optimizer: torch.optim.Optimizer | str | None = None,
+) -> Report:
+    """Measure one forward and backward pass of `model` over `batch`, and leave the model as it was, bit for bit.
+
+    `batch` is (inputs…, target): then the loss is `loss_fn(model(*inputs), target)`. A mapping is passed by name,
+    `loss_fn(model(**batch), batch)`, or the output's own `.loss` without a `loss_fn`. A tensor alone is the input,
+    `loss_fn(model(batch))`. `optimizer` is the one you train with, or its name: thresholds depend on it, and from an
+    optimizer comes the update-to-weight ratio of its first step. The batch must be on the model's device.
+
+    Raises ValueError where the batch and the loss do not fit together, and whatever the model raises.
+    """
+    from gradlint.probe.capture import unwrapped
+    from gradlint.probe.live import trace_call
+    from gradlint.probe.measure import measure
+    from gradlint.probe.run import writable
+
+    model = unwrapped(model)
+    args, kwargs, loss = arguments(batch, loss_fn)
+    graph = trace_call(model, args, kwargs)
+    name, recipe = _recipe(optimizer)
+    seen = measure(model, args, kwargs, loss, graph, recipe=recipe)
+    measurement: Measurement = writable(
+        Measurement(
+            kind="baseline",
+            layers=seen.layers,
+            per_seed={node: (norm,) for node, norm in seen.gradients.items()},
+            loss=seen.loss,
+            gradient_norms=(seen.total_norm,),
+            first_nonfinite=seen.first_nonfinite,
+            device=next((p.device.type for p in model.parameters()), "cpu"),
+            batch="real",
+            notes=seen.notes,
+        )
+    )
+    return Report(graph, measurement, name)
+
+
+def arguments(
+    batch: Any, loss_fn: Callable[..., torch.Tensor] | None
+) -> tuple[tuple[Any, ...], dict[str, Any], Callable[[Any], torch.Tensor]]:
+    """(args, kwargs, loss over the output) of a batch as `probe` takes it. Raises ValueError."""
+    match batch:
+        case Mapping():
+            return (), dict(batch), _own_loss if loss_fn is None else lambda output: loss_fn(output, batch)
+        case Sequence() if len(batch) >= 2:
+            if loss_fn is None:
+                raise ValueError("a batch of inputs and target needs a loss_fn")
+            *inputs, target = batch
+            return tuple(inputs), {}, lambda output: loss_fn(output, target)
+        case Sequence():
+            raise ValueError("a batch is (inputs…, target), a mapping, or a tensor")
+    if loss_fn is None:
+        raise ValueError("a batch without target needs a loss_fn that takes the output alone")
+    return (batch,), {}, loss_fn
+
+
+def _own_loss(output: Any) -> torch.Tensor:
+    loss: torch.Tensor | None = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
+    if loss is None:
+        raise ValueError("the model's output has no loss (are the labels in the batch?); pass a loss_fn")
+    return loss
+
+
+def _recipe(optimizer: torch.optim.Optimizer | str | None) -> tuple[str | None, Any]:
+    from gradlint.probe.replay import Recipe
+
+    if optimizer is None or isinstance(optimizer, str):
+        return optimizer, None
+    group = optimizer.param_groups[0]
+    numbers = {key: group.get(key) for key in ("lr", "momentum", "weight_decay")}
+    rate, momentum, decay = (float(v) if isinstance(v, (int, float)) else None for v in numbers.values())
+    name = type(optimizer).__name__
+    return name, Recipe(name, rate, momentum or 0.0, decay or 0.0)
