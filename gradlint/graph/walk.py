@@ -138,7 +138,7 @@ class OperationWalk(TorchFunctionMode):
             return original(module, *args, **kwargs)
         compiled = module.__dict__.get("_modules", {}).get("_orig_mod")
         if compiled is not None:
-            return self._entered(lambda *a, **k: compiled(*a, **k), module, args, kwargs)
+            return self._entered(compiled, module, args, kwargs)
         _materialize(module, args, kwargs)
         kind = module_kind(module)
         path = self.namer.path(module, self._paths[-1] if self._paths else "")

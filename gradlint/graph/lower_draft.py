@@ -1,0 +1,245 @@
+"""A model graph under construction: operations whose edges may still be joined, cut and folded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import fx
+
+from gradlint.graph.kinds import IDENTITIES
+from gradlint.graph.record import Record
+from gradlint.location import Location
+
+
+@dataclass
+class Draft:
+    """One operation; `inputs` are keys of a `Drafts` table, which is in execution order."""
+
+    key: int
+    name: str
+    kind: str
+    op: str
+    inputs: list[int]
+    attributes: dict[str, Any] = field(default_factory=dict)
+    parameters: dict[str, str] = field(default_factory=dict)
+    path: str = ""
+    class_name: str = ""
+    shape: tuple[int | None, ...] | None = None
+    dtype: str = ""
+    floating: bool = True
+    location: Location | None = None
+    grad: bool = True
+
+    @property
+    def signature(self) -> tuple[Any, ...]:
+        """Equal for repetitions of the same line of code."""
+        parameters = tuple(sorted(self.parameters.items()))
+        line = (self.location.line, self.location.column) if self.location else None
+        return (self.kind, self.op, self.path, parameters, line)
+
+
+Drafts = dict[int, Draft]
+
+
+def drafts_of(graph: fx.Graph) -> Drafts:
+    """The operations of a recorded fx graph, in order; an edge for each tensor operand."""
+    table: Drafts = {}
+    keys: dict[fx.Node, int] = {}
+    for key, node in enumerate(graph.nodes):
+        record: Record = node.meta["gradlint"]
+        keys[node] = key
+        table[key] = Draft(
+            key,
+            record.name,
+            record.kind,
+            record.op,
+            [keys[o] for o in record.operands if o in keys],
+            dict(record.attributes),
+            dict(record.parameters),
+            record.path,
+            record.class_name,
+            record.shape,
+            record.dtype,
+            record.floating,
+            record.location,
+            record.grad,
+        )
+    return table
+
+
+def consumers(drafts: Drafts) -> dict[int, list[int]]:
+    """For each key the keys of those that read it, in order."""
+    users: dict[int, list[int]] = {key: [] for key in drafts}
+    for key, draft in drafts.items():
+        for i in dict.fromkeys(draft.inputs):
+            users[i].append(key)
+    return users
+
+
+def drop_dead(drafts: Drafts) -> None:
+    """Remove what no output depends on; inputs stay."""
+    live = {key for key, d in drafts.items() if d.kind in ("output", "input")}
+    for key in reversed(list(drafts)):
+        if key in live:
+            live.update(drafts[key].inputs)
+    for key in [k for k in drafts if k not in live]:
+        del drafts[key]
+
+
+def bypass(drafts: Drafts, skipped: Callable[[Draft], bool]) -> None:
+    """Join the edges around operations, each of which hands its first operand on."""
+    target: dict[int, int] = {}
+    for key, draft in list(drafts.items()):
+        draft.inputs = [target.get(i, i) for i in draft.inputs]
+        if draft.inputs and skipped(draft):
+            target[key] = draft.inputs[0]
+    for key in target:
+        del drafts[key]
+
+
+def join_identities(drafts: Drafts) -> None:
+    """Join the edges around what leaves the signal as it is; a cast of ids to floats stays."""
+
+    def skipped(draft: Draft) -> bool:
+        if draft.kind == "dropout":
+            return draft.attributes.get("p") == 0.0
+        if draft.kind != "reshape" or draft.op not in IDENTITIES:
+            return False
+        return drafts[draft.inputs[0]].floating == draft.floating if draft.inputs[0] in drafts else True
+
+    bypass(drafts, skipped)
+
+
+def cut_control(drafts: Drafts) -> None:
+    """Remove edges that carry no signal: comparisons, indices and masks beside a floating operand."""
+    for draft in drafts.values():
+        if draft.kind == "constant":
+            draft.inputs = []
+            continue
+        if draft.kind in ("embedding", "output", "input"):
+            continue
+        floats = [i for i in draft.inputs if drafts[i].floating]
+        if floats:
+            draft.inputs = floats
+
+
+def fold_constants(drafts: Drafts) -> None:
+    """Operations on constants alone are a constant: a position code, a causal mask."""
+    for draft in drafts.values():
+        if draft.parameters or draft.kind == "output" or not draft.inputs:
+            continue
+        if all(drafts[i].kind == "constant" for i in draft.inputs):
+            made = draft.op
+            inherited = drafts[draft.inputs[0]].attributes if draft.kind == "reshape" else {"value": None}
+            masked = any(drafts[i].attributes.get("mask") for i in draft.inputs)
+            draft.kind, draft.op, draft.inputs, draft.parameters = "constant", "constant", [], {}
+            draft.attributes = {**inherited, "made_by": made} | ({"mask": True} if masked else {})
+
+
+def fold_masks(drafts: Drafts) -> None:
+    """What is added, multiplied or filled in by a mask keeps its signal: such a call is a reshape, `masked_fill`.
+
+    A mask is what comes from comparisons or integer inputs alone and meets an operand that is not.
+    """
+    plain: dict[int, str] = {}
+    for key, draft in drafts.items():
+        sources = {plain.get(i, "signal") for i in draft.inputs}
+        if draft.kind == "constant":
+            plain[key] = "mask" if draft.attributes.get("mask") else "constant"
+        elif draft.kind == "input":
+            plain[key] = "signal" if draft.floating else "mask"
+        elif draft.kind == "parameter" or draft.kind in ("embedding", "output") or draft.parameters:
+            plain[key] = "signal"
+        elif not sources or "signal" in sources:
+            plain[key] = "signal"
+        else:
+            plain[key] = "mask" if "mask" in sources else "constant"
+        if draft.kind not in ("add", "mul") and draft.op not in ("where", "masked_fill", "maximum", "minimum"):
+            continue
+        kept = [i for i in draft.inputs if plain[i] == "signal"]
+        if len(kept) == 1 and len(draft.inputs) > 1 and any(plain[i] == "mask" for i in draft.inputs):
+            draft.kind, draft.op, draft.inputs = "reshape", "masked_fill", kept
+        elif draft.op in ("where", "maximum", "minimum") and len(draft.inputs) > 1:
+            draft.kind = "unknown"
+
+
+def resolve_writes(drafts: Drafts) -> None:
+    """`x[i] = v` hands on x and v: v alone where x was an empty buffer, x alone where v is a number."""
+    for draft in drafts.values():
+        if draft.op != "setitem":
+            continue
+        signal = [i for i in dict.fromkeys(draft.inputs) if drafts[i].kind != "constant"]
+        if len(signal) == 2 and drafts[signal[0]].op == "setitem" and signal[1] in drafts[signal[0]].inputs:
+            # `x[i] += 1` writes through the view, then once more by the assignment.
+            signal = signal[:1]
+        draft.attributes = {"dim": None}
+        if len(signal) > 1:
+            draft.kind, draft.inputs = "cat", signal
+        else:
+            draft.kind, draft.inputs = "reshape", signal or draft.inputs[:1]
+
+
+def stop_gradients(drafts: Drafts) -> Drafts:
+    """Put a `detach` where a result of `torch.no_grad()` enters what is differentiated."""
+    fresh = max(drafts, default=-1) + 1
+    table: Drafts = {}
+    made: dict[int, int] = {}
+    for key, draft in drafts.items():
+        for i in dict.fromkeys(draft.inputs):
+            source = drafts[i]
+            if source.grad or not draft.grad or not source.floating or source.kind in ("constant", "parameter"):
+                continue
+            if i not in made:
+                made[i] = fresh
+                name = f"{source.name}:no_grad"
+                table[fresh] = Draft(
+                    fresh, name, "reshape", "detach", [i], {}, {}, source.path, source.class_name, source.shape,
+                    source.dtype, True, source.location,
+                )  # fmt: skip
+                fresh += 1
+            draft.inputs = [made[i] if j == i else j for j in draft.inputs]
+        table[key] = draft
+    return table
+
+
+def drop_zero_states(drafts: Drafts) -> None:
+    """A recurrent layer that is handed zeros or a constant as its first state starts as it would without."""
+    for draft in drafts.values():
+        if draft.kind == "recurrent" and len(draft.inputs) > 1:
+            rest = [i for i in draft.inputs[1:] if drafts[i].kind != "constant"]
+            draft.inputs = [draft.inputs[0], *rest]
+
+
+def renumbered(drafts: Drafts) -> Drafts:
+    """The same operations with keys 0, 1, 2 … in an order in which every operand comes first."""
+    order = _sorted(drafts)
+    position = {key: n for n, key in enumerate(order)}
+    table: Drafts = {}
+    for key in order:
+        draft = drafts[key]
+        draft.key = position[key]
+        draft.inputs = [position[i] for i in draft.inputs]
+        table[draft.key] = draft
+    return table
+
+
+def _sorted(drafts: Drafts) -> list[int]:
+    """Execution order where it is a topological one already, else the nearest."""
+    from heapq import heapify, heappop, heappush
+
+    rank = {key: n for n, key in enumerate(drafts)}
+    waiting = {key: len(set(d.inputs)) for key, d in drafts.items()}
+    users = consumers(drafts)
+    ready = [(rank[key], key) for key, n in waiting.items() if not n]
+    heapify(ready)
+    order: list[int] = []
+    while ready:
+        _, key = heappop(ready)
+        order.append(key)
+        for user in users[key]:
+            waiting[user] -= 1
+            if not waiting[user]:
+                heappush(ready, (rank[user], user))
+    return order

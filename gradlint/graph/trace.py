@@ -1,0 +1,323 @@
+"""Traces any model into a ModelGraph: a recorded run on meta tensors, else on real ones, else guessed or symbolic."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import fx, nn
+
+from gradlint.graph.frames import is_user_file, location_of
+from gradlint.graph.inputs import InputSpecError, ModelInput, describe, parse_spec
+from gradlint.graph.lower import Origins, lower
+from gradlint.graph.model import ModelGraph
+from gradlint.graph.record import Recorder, TooLongError, ValueAskedError
+from gradlint.graph.trace_search import MAX_ATTEMPTS, candidates, corrections
+from gradlint.graph.trace_symbolic import symbolic_graph
+from gradlint.location import Location
+from gradlint.worker.protocol import InputHint
+
+if TYPE_CHECKING:
+    from gradlint.graph.build import BuiltModel
+
+MAX_REAL_PARAMETERS = 300_000_000
+"""A model of more parameters is not run for real only to be traced: 1.2 GB in float32."""
+SEARCH_SECONDS = 20.0
+
+
+class TraceError(Exception):
+    """The model cannot be traced; the message is one line, `location` the user's line that failed."""
+
+    def __init__(self, reason: str, location: Location | None = None) -> None:
+        super().__init__(reason)
+        self.location = location
+
+
+@dataclass
+class Traced:
+    """A traced model.
+
+    `graph` is the plain graph, `module` the module that was traced (on meta, or real), `spec` the inputs it ran on
+    (None for a symbolic trace), `fx_graph` the same run as torch.fx wrote it.
+    """
+
+    graph: ModelGraph
+    module: nn.Module
+    spec: ModelInput | None
+    fx_graph: fx.Graph
+
+    def inputs(
+        self, batch_size: int | None = None, device: str | torch.device = "cpu", seed: int = 0
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """A synthetic batch: arguments and keyword arguments.
+
+        Raises TraceError where no input is known.
+        """
+        if self.spec is None:
+            raise TraceError("no input is known on which the model runs; give one with --input")
+        spec = self.spec if batch_size is None else self.spec.sized(batch_size)
+        return spec.arguments(device, seed)
+
+
+@dataclass
+class _Run:
+    recorder: Recorder
+    spec: ModelInput
+    module: nn.Module
+    traced_by: str
+
+
+def trace_model(built: BuiltModel, hint: InputHint | None = None) -> Traced:
+    """Trace a built model, with inputs after the hint.
+
+    Raises TraceError.
+    """
+    hint = hint or InputHint()
+    origins = Origins(built.laws, built.constructors, built.aliases, built.frozen_by)
+    traced = _trace(built.module, hint, origins, built.root, built.factory if built.rebuild else None)
+    graph = traced.graph
+    traced.graph = replace(
+        graph,
+        name=built.name or graph.name,
+        location=built.location,
+        notes=(*built.notes, *graph.notes),
+        placeholders=tuple(built.placeholders),
+        pretrained=built.pretrained,
+        loss=hint.loss,
+    )
+    return traced
+
+
+def trace_module(
+    module: nn.Module,
+    args: Sequence[Any] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    hint: InputHint | None = None,
+    origins: Origins | None = None,
+    root: str = "",
+) -> Traced:
+    """Trace a module that exists already, real or on meta, without changing it.
+
+    Without `args` and `kwargs` the inputs are inferred. Init laws come from `origins`, else they are unknown.
+    Raises TraceError.
+    """
+    meta = to_meta(module)
+    given = None
+    if args is not None or kwargs is not None:
+        given = describe(args or (), dict(kwargs or {}))
+        if given is None:
+            raise TraceError("arguments other than tensors cannot be described; pass tensors only")
+
+    def real(seed: int) -> nn.Module:
+        if any(p.device.type == "meta" for p in module.parameters()):
+            raise TraceError("the module has no data to run on")
+        return copy.deepcopy(module)
+
+    return _trace(meta, hint or InputHint(), origins or Origins(), root, real, given)
+
+
+def to_meta(module: nn.Module) -> nn.Module:
+    """A copy of a module whose parameters and buffers take no memory."""
+    memo: dict[int, Any] = {}
+    for p in module.parameters():
+        memo[id(p)] = nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=p.requires_grad)
+    for b in module.buffers():
+        memo[id(b)] = torch.empty_like(b, device="meta")
+    try:
+        return copy.deepcopy(module, memo)
+    except Exception as error:
+        raise TraceError(f"the module cannot be copied: {_line(error)}") from error
+
+
+# ---- the chain -------------------------------------------------------------------------------------------------
+
+
+def _trace(
+    module: nn.Module,
+    hint: InputHint,
+    origins: Origins,
+    root: str,
+    factory: Callable[[int], nn.Module] | None,
+    given: ModelInput | None = None,
+) -> Traced:
+    module.train()
+    fixed = given or _given(hint)
+    try:
+        run = _search(module, [fixed] if fixed else candidates(module, hint.sample), root, factory, fixed is not None)
+    except TraceError as failure:
+        if fixed is not None:
+            raise
+        return _symbolic(module, origins, failure)
+    return _lowered(run, origins)
+
+
+def _given(hint: InputHint) -> ModelInput | None:
+    if not hint.spec:
+        return None
+    try:
+        return parse_spec(hint.spec)
+    except InputSpecError as error:
+        raise TraceError(str(error)) from error
+
+
+def _search(
+    module: nn.Module,
+    specs: Iterable[ModelInput],
+    root: str,
+    factory: Callable[[int], nn.Module] | None,
+    fixed: bool,
+) -> _Run:
+    """Record the first run that succeeds; a message that asks for other sizes is followed before the next guess."""
+    deadline = time.monotonic() + SEARCH_SECONDS
+    failures: list[tuple[Exception, Location | None]] = []
+    tried: set[str] = set()
+    for spec, recorder, outcome in _attempts(module, specs, root, fixed, tried):
+        if outcome is None:
+            return _Run(recorder, spec, module, "recording")
+        if isinstance(outcome, ValueAskedError):
+            run = _with_values(module, spec, root, factory)
+            if isinstance(run, _Run):
+                return run
+            outcome = run
+        if isinstance(outcome, TooLongError):
+            raise TraceError(str(outcome)) from outcome
+        failures.append((outcome, _where(outcome, root)))
+        if time.monotonic() > deadline or len(tried) >= MAX_ATTEMPTS:
+            break
+    if not failures:
+        raise TraceError("the forward method takes no tensor")
+    error, place = failures[0]
+    what = "the given input" if fixed else f"any of {len(tried)} inferred inputs; the first failed with"
+    raise TraceError(f"the model does not run on {what}: {_line(error)}", place)
+
+
+def _attempts(
+    module: nn.Module, specs: Iterable[ModelInput], root: str, fixed: bool, tried: set[str]
+) -> Iterator[tuple[ModelInput, Recorder, Exception | None]]:
+    for first in specs:
+        queue = [first]
+        rounds = 0
+        while queue and rounds < 24:
+            spec = queue.pop(0)
+            if repr(spec) in tried:
+                continue
+            tried.add(repr(spec))
+            rounds += 1
+            recorder = Recorder(module, root)
+            outcome = _outcome(recorder, spec, "meta")
+            yield spec, recorder, outcome
+            if outcome is not None and not fixed:
+                following = list(corrections(outcome, spec))
+                # A new kind of message means that the correction got further.
+                queue = following + queue if rounds == 1 or len(following) < 4 else queue or following
+        if fixed:
+            wider = first.sized(max(2, first.batch_size or 2))
+            if first.batch_size == 1 and repr(wider) not in tried:
+                tried.add(repr(wider))
+                recorder = Recorder(module, root)
+                yield wider, recorder, _outcome(recorder, wider, "meta")
+
+
+def _outcome(recorder: Recorder, spec: ModelInput, device: str) -> Exception | None:
+    """None where the model ran, else what went wrong."""
+    args, kwargs = spec.arguments(device)
+    try:
+        with _random_state():
+            recorder.run(args, kwargs)
+    except (KeyboardInterrupt, MemoryError):
+        raise
+    except RecursionError as error:
+        return error
+    except Exception as error:
+        return error
+    return None
+
+
+class _random_state:  # noqa: N801
+    """Leaves the global random state of the CPU as it was."""
+
+    def __enter__(self) -> None:
+        self.state = torch.get_rng_state()
+
+    def __exit__(self, *exc: Any) -> None:
+        torch.set_rng_state(self.state)
+
+
+def _with_values(
+    module: nn.Module, spec: ModelInput, root: str, factory: Callable[[int], nn.Module] | None
+) -> _Run | Exception:
+    """Run a model that asks tensors for their values: for real if it is small enough, else by guesses."""
+    failure: Exception | None = None
+    if factory is not None and sum(p.numel() for p in module.parameters()) <= MAX_REAL_PARAMETERS:
+        try:
+            real = factory(0).train()
+        except Exception as error:
+            failure = error
+        else:
+            recorder = Recorder(real, root)
+            failure = _outcome(recorder, spec, "cpu")
+            if failure is None:
+                return _Run(recorder, spec, real, "recording (cpu)")
+    recorder = Recorder(module, root, guess=True)
+    outcome = _outcome(recorder, spec, "meta")
+    if outcome is None:
+        return _Run(recorder, spec, module, "recording (guessed)")
+    return failure or outcome
+
+
+def _lowered(run: _Run, origins: Origins) -> Traced:
+    graph = lower(run.recorder.graph, run.module, origins)
+    notes = []
+    guesses = sorted(set(run.recorder.guesses))
+    if guesses:
+        notes.append(f"values were guessed for {', '.join(guesses)}")
+    graph = replace(
+        graph,
+        traced_by=run.traced_by,
+        confidence="low" if run.traced_by == "recording (guessed)" else "high",
+        notes=tuple(notes),
+        input=str(run.spec),
+        batch_size=run.spec.batch_size,
+    )
+    return Traced(graph, run.module, run.spec, run.recorder.graph)
+
+
+def _symbolic(module: nn.Module, origins: Origins, failure: TraceError) -> Traced:
+    """Without any input: a symbolic trace, which knows no shapes."""
+    try:
+        recorded = symbolic_graph(module)
+    except Exception:
+        raise failure from None
+    graph = replace(
+        lower(recorded, module, origins),
+        traced_by="torch.fx",
+        confidence="medium",
+        notes=(f"no input was found, so shapes are not known ({failure})",),
+    )
+    return Traced(graph, module, None, recorded)
+
+
+# ---- errors ----------------------------------------------------------------------------------------------------
+
+
+def _line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return (text[:237] + "...") if len(text) > 240 else text or type(error).__name__
+
+
+def _where(error: BaseException, root: str) -> Location | None:
+    """The user's innermost line in an error's traceback."""
+    found = None
+    traceback: TracebackType | None = error.__traceback__
+    while traceback is not None:
+        if is_user_file(traceback.tb_frame.f_code.co_filename, root):
+            place = location_of(traceback.tb_frame)
+            found = Location(place.path, traceback.tb_lineno)
+        traceback = traceback.tb_next
+    return found
