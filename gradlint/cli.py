@@ -49,6 +49,10 @@ def _codes(flag: str, text: str) -> Callable[[Any], Any]:
 @click.option("--show-refuted", is_flag=True, help="Show findings that the measurement refuted.")
 @click.option("--output-format", type=click.Choice(FORMATS), help="Format of the report.")
 @click.option("--output-file", "-o", type=click.Path(path_type=Path, dir_okay=False), help="Write the report there.")
+@click.option("--fix", "apply_fixes", is_flag=True, help="Write the fixes that are safe.")
+@click.option("--unsafe-fixes", is_flag=True, help="With --fix or --diff: those that may change behaviour too.")
+@click.option("--diff", "show_diff", is_flag=True, help="Print what --fix would change, write nothing.")
+@click.option("--statistics", is_flag=True, help="Print how often each rule found something.")
 @click.option("--exit-zero", is_flag=True, help="Exit 0 whatever was found.")
 @click.option("--force-exclude", is_flag=True, help="Apply exclusions to named files too.")
 @click.option("--stdin-filename", type=click.Path(path_type=Path), help="Check standard input as this file.")
@@ -67,6 +71,10 @@ def _check(
     exit_zero: bool,
     force_exclude: bool,
     stdin_filename: Path | None,
+    apply_fixes: bool,
+    unsafe_fixes: bool,
+    show_diff: bool,
+    statistics: bool,
     **overrides: Any,
 ) -> int:
     from gradlint.config import ConfigError
@@ -88,15 +96,12 @@ def _check(
     with _progress() as progress:
         engine.progress = progress
         result = engine.run(files, stdin)
-    report = _render(result, config.output_format or "text", show_refuted, colour=output_file is None)
-    if output_file is None:
-        click.echo(report, nl=False)
-    else:
-        try:
-            output_file.write_text(report, encoding="utf-8")
-        except OSError as error:
-            click.echo(f"error: {output_file}: {error.strerror or error}", err=True)
+    if show_diff or apply_fixes:
+        result = _fix(result, unsafe_fixes, write=apply_fixes and not show_diff)
+        if result is None:
             return WRONG
+    if not show_diff and not _report(result, config, show_refuted, statistics, output_file):
+        return WRONG
     if not files and stdin is None:
         click.echo("warning: no Python files or notebooks found", err=True)
     if result.failures:
@@ -125,6 +130,47 @@ def _settings(config_path: Path | None, paths: tuple[Path, ...], overrides: dict
     if "script_args" in given:
         given["script_args"] = tuple(shlex.split(given["script_args"]))
     return msgspec.structs.replace(config, **given)
+
+
+def _fix(result: Any, unsafe: bool, write: bool) -> Any:
+    """Write the fixes, or print them as a diff; the result without what was fixed, None after a failed write."""
+    from dataclasses import replace
+
+    from gradlint import fixing
+
+    cured = set()
+    for file in fixing.fixed(result.findings, unsafe):
+        name = result.relative(str(file.path))
+        if not write:
+            click.echo(file.diff(name), nl=False)
+            continue
+        try:
+            fixing.write(file)
+        except (OSError, UnicodeEncodeError) as error:
+            click.echo(f"error: {name}: {error}", err=True)
+            return None
+        dropped = f", {file.dropped} thrown away" if file.dropped else ""
+        click.echo(f"fixed {name}: {len(file.applied)} applied{dropped}", err=True)
+        cured.update(file.applied)
+    return replace(result, findings=tuple(f for f in result.findings if f not in cured))
+
+
+def _report(result: Any, config: Any, refuted: bool, statistics: bool, output_file: Path | None) -> bool:
+    """Write the report where it belongs; False where that failed."""
+    report = _render(result, config.output_format or "text", refuted, colour=output_file is None)
+    if statistics:
+        from gradlint.report.statistics import render
+
+        report = render(result)
+    if output_file is None:
+        click.echo(report, nl=False)
+        return True
+    try:
+        output_file.write_text(report, encoding="utf-8")
+    except OSError as error:
+        click.echo(f"error: {output_file}: {error.strerror or error}", err=True)
+        return False
+    return True
 
 
 def _render(result: Any, form: str, refuted: bool, colour: bool) -> str:

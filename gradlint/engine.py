@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,7 @@ from gradlint.result import CheckedModel, Result, ordered
 from gradlint.rule import Rule
 from gradlint.settling import Probing, settle
 from gradlint.source.notebook import Notebook, read_notebook
+from gradlint.source.grammar import is_newer_python
 from gradlint.source.project import Project, SourceFile, UnreadableError, find_root, read_text
 from gradlint.source.read import read_script
 from gradlint.source.relevance import is_relevant
@@ -116,7 +118,11 @@ class Engine:
         try:
             _ = source.tree
         except UNPARSABLE as error:
-            checked.findings += self._syntax_error(source, error)
+            if is_newer_python(source.text):
+                reason = f"written for a newer Python than the {platform.python_version()} that gradlint runs under"
+                checked.skipped.append(Skipped(Location(source.path, 1), reason))
+            else:
+                checked.findings += self._syntax_error(source, error)
             return checked
         script = read_script(source, self.project)
         checked.skipped += script.skipped

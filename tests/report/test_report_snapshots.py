@@ -6,10 +6,10 @@ import json
 
 import pytest
 from syrupy.assertion import SnapshotAssertion
-from tests.report.results import sample
 
 from gradlint.report import concise, text
 from gradlint.report import json as json_report
+from tests.report.results import sample
 
 
 def test_text(snapshot: SnapshotAssertion) -> None:
