@@ -88,7 +88,7 @@ def _span(graph: ModelGraph, layers: Sequence[Node]) -> list[Node]:
     return [n for n in graph.nodes[first : last + 1] if paths.reaches(first, n.id)]
 
 
-def subject(  # noqa: PLR0917
+def subject(
     graph: ModelGraph,
     profile: Profile,
     context: Context,
@@ -133,6 +133,13 @@ def further(nodes: Iterable[Node], message: str, beside: Location | None = None)
     """Related locations, one a line, `beside` left out."""
     lines = dict.fromkeys(node.best_location for node in nodes)
     return [Related(at, message) for at in lines if at is not None and at != beside]
+
+
+def built(graph: ModelGraph, beside: Location) -> list[Related]:
+    """Where the model is constructed, unless that is the line reported."""
+    if graph.location is None or (graph.location.path, graph.location.line) == (beside.path, beside.line):
+        return []
+    return [Related(graph.location, f"`{graph.name}` is built here")]
 
 
 def listed(names: Sequence[str], most: int = 3) -> str:

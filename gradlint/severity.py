@@ -159,8 +159,8 @@ def predicted_ratio(profile: Profile, first: int, last: int) -> tuple[float | No
     if max(first, last) >= len(at) or at[first] is None or at[last] is None:
         return None, 0.0
     start, end = at[first], at[last]
-    assert start is not None
-    assert end is not None
+    if start is None or end is None or not math.isfinite(end):
+        return None, 0.0
     width = profile.uncertainty_at
     one = width[first] if first < len(width) else 0.0
     other = width[last] if last < len(width) else 0.0

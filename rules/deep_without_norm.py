@@ -118,7 +118,10 @@ for _ in range(100):
             + claims.predicted(health, severity, layers),
             help="put a BatchNorm (images) or LayerNorm before each activation",
             severity=severity,
-            related=claims.further(run.layers[-1:], "the last of them", beside=location),
+            related=[
+                *claims.further(run.layers[-1:], "the last of them", beside=location),
+                *claims.built(graph, location),
+            ],
             evidence=claims.evidence(graph, profile, health, layers),
             model=claims.model_key(graph),
             optimizer=context.algorithm,

@@ -137,7 +137,10 @@ for _ in range(100):
             help="add x + F(x) around every two or three layers, with the last norm of each branch initialised to zero "
             "(or SkipInit, Fixup)",
             severity=severity,
-            related=claims.further(run.layers[-1:], "the last of them", beside=location),
+            related=[
+                *claims.further(run.layers[-1:], "the last of them", beside=location),
+                *claims.built(graph, location),
+            ],
             evidence=claims.evidence(graph, profile, health, layers),
             model=claims.model_key(graph),
             optimizer=context.algorithm,

@@ -13,6 +13,7 @@ from gradlint.graph.topology_paths import only_final_state
 from gradlint.location import Location
 from gradlint.probe.experiment import Experiment, Measurements
 from gradlint.probe.judging import classify_log10, growth_per_step
+from gradlint.replay import UNROLLED, plain_number
 from gradlint.rule import Context, Rule
 from gradlint.severity import BandOptions, power, show, vanishing
 from gradlint.verdicts import unmeasured
@@ -40,6 +41,33 @@ class RecurrenceSubject:
     algorithm: str | None
     claimed: Severity
     remedy: Experiment
+
+
+def _time_steps(graph: ModelGraph, node: Node) -> int | None:
+    """T, where the graph knows it: of the sequence that enters the layer."""
+    steps = node.attributes.get("steps")
+    if isinstance(steps, int):
+        return steps
+    shape = graph.nodes[node.inputs[0]].shape if node.inputs else None
+    if shape is None or len(shape) < 2:
+        return None
+    if len(shape) == 2:
+        return shape[0]
+    return shape[1] if node.attributes.get("batch_first") else shape[0]
+
+
+def _script_steps(context: Context) -> int | None:
+    """T, where every training step of the script names the same."""
+    lengths = {plain_number(step.sequence_length) for step in (context.script.steps if context.script else ())}
+    length = lengths.pop() if len(lengths) == 1 else None
+    return int(length) if length else None
+
+
+def _over(predicted: RecurrenceProfile, steps: int) -> RecurrenceProfile:
+    """The same recurrence over another number of steps: the factor settles after a few."""
+    if steps == predicted.steps:
+        return predicted
+    return RecurrenceProfile(steps, predicted.per_step, predicted.per_step * steps)
 
 
 class VanishingRecurrence(Rule):
@@ -119,8 +147,12 @@ for _ in range(100):
 
     def check_graph(self, graph: ModelGraph, profile: Profile, context: Context) -> Iterator[Finding]:
         for node in graph.of_kind("recurrent"):
-            recurrence = profile.recurrence.get(node.id)
-            if recurrence is None or recurrence.steps < self.options.steps or not only_final_state(graph, node):
+            predicted = profile.recurrence.get(node.id)
+            if predicted is None or not only_final_state(graph, node):
+                continue
+            steps = _time_steps(graph, node) or _script_steps(context)
+            recurrence = _over(predicted, steps or UNROLLED)
+            if recurrence.steps < self.options.steps:
                 continue
             if graph.pretrained or claims.from_checkpoint(graph, [node]):
                 continue
@@ -129,6 +161,8 @@ for _ in range(100):
             location = claims.place(graph, node)
             if severity is None or location is None:
                 continue
+            if steps is None:
+                severity = Severity.INFO
             yield self._found(node, location, recurrence, severity, graph, profile, context)
 
     def _found(

@@ -370,10 +370,12 @@ def only_final_state(graph: ModelGraph, recurrent: Node) -> bool:
     of the output (mean over time, attention, a loss at every step) gives early steps a short way, or is not known.
     """
     users = graph.consumers[recurrent.id]
-    return bool(users) and all(_takes_final(graph, graph.nodes[c]) for c in users)
+    return bool(users) and all(_takes_final(graph, graph.nodes[c], recurrent.id) for c in users)
 
 
-def _takes_final(graph: ModelGraph, node: Node) -> bool:
+def _takes_final(graph: ModelGraph, node: Node, source: int) -> bool:
+    if node.kind == "recurrent":  # As its initial state; as its sequence it would take every step.
+        return source in node.inputs[1:] and node.inputs[0] != source
     index = node.attributes.get("index")
     if node.kind == "reshape" and node.op in ("select", "slice", "getitem", "gather"):
         if node.attributes.get("state") or index == -1:
@@ -382,4 +384,4 @@ def _takes_final(graph: ModelGraph, node: Node) -> bool:
             return any(i == -1 for i in index)
     users = graph.consumers[node.id]
     passes = node.kind == "reshape" and node.op in ("transpose", "permute", "squeeze", "contiguous", "view")
-    return passes and bool(users) and all(_takes_final(graph, graph.nodes[c]) for c in users)
+    return passes and bool(users) and all(_takes_final(graph, graph.nodes[c], node.id) for c in users)
