@@ -92,12 +92,15 @@ def back(gradient: Gradient, signal: Signal, f: Elementwise) -> Gradient:
     if square <= 0.0:
         return replace(gradient, log_g=NEVER)
     kurtosis = view.slope_kurtosis()
+    pull = view.pull() ** 2 / square
     return Gradient(
         gradient.log_g + math.log(square),
         gradient.s * (1.0 - view.slopes_apart(signal.ds) / square) if signal.positions > 1 else gradient.s,
         gradient.c * (1.0 - view.slopes_apart(signal.dc) / square),
         gradient.v + kurtosis * signal.c**2 / max(signal.features, 1.0),
         last=gradient.last,
+        pull_s=gradient.pull_s or gradient.s * pull,
+        pull_c=gradient.pull_c or gradient.c * pull,
     )
 
 
@@ -207,6 +210,15 @@ class View:
         higher = _expectations(self.f, self.cell + step, self.ratio).square
         return math.log(higher / self.moments.square) / (2.0 * step / _GRID) if higher > 0 else 1.0
 
+    def pull(self) -> float:
+        """E[(z − μ)φ′(z)]/σ."""
+        if self.linear:
+            return 0.0
+        if self.f.halves:
+            left, right = self.f.halves
+            return (right - left) * pdf(self.mean / self.std)
+        return _pull(self.f, self.cell, self.ratio)
+
     def slope_kurtosis(self) -> float:
         """E φ′⁴/(E φ′²)² − 1."""
         square = self.moments.slope_square
@@ -233,6 +245,13 @@ def _expectations(f: Elementwise, cell: int, ratio: int) -> Moments:
 def _slope_fourth(f: Elementwise, cell: int, ratio: int) -> float:
     std = math.exp(cell / _GRID)
     return math.fsum(w * f.slope(x) ** 4 for x, w in nodes(std * ratio / _GRID, std))
+
+
+@lru_cache(maxsize=16384)
+def _pull(f: Elementwise, cell: int, ratio: int) -> float:
+    std = math.exp(cell / _GRID)
+    mean = std * ratio / _GRID
+    return math.fsum(w * f.slope(x) * (x - mean) for x, w in nodes(mean, std)) / std
 
 
 @lru_cache(maxsize=32768)

@@ -280,7 +280,7 @@ def _layers(
     uncertainty: list[float],
     void: list[bool],
 ) -> tuple[LayerProfile, ...]:
-    nodes = [n for n in walk.graph.nodes if n.kind in WEIGHTED or n.kind == "embedding"]
+    nodes = [n for n in walk.graph.nodes if n.parameters and (n.kind in WEIGHTED or n.kind == "embedding")]
     hidden = [n.id for n in nodes if n.kind in WEIGHTED and gradient_at[n.id] is not None and n.id != walk.root]
     reference = gradient_at[hidden[-1]] if hidden else None
     rows = []

@@ -83,12 +83,18 @@ def weight(site: Site, gradient: Gradient) -> float:
     positions = fan.p_in if site.node.kind == "conv_transpose" else fan.p_out
     elements = fan.fan_in * fan.channels
     logs = math.log(elements * x.batch * positions * max(fan.inbound, 1e-9))
-    return logs + gradient.log_g + x.log_q + math.log(coherence(x, gradient, positions))
+    return logs + gradient.log_g + x.log_q + math.log(coherence(x, gradient, positions, fan.fan_in))
 
 
-def coherence(x: Signal, gradient: Gradient, positions: float) -> float:
-    """1 + (P−1)·Gs·s + (N−1)·P·Gc·c: what the sum over tokens is worth beyond independent terms."""
-    bracket = 1.0 + (positions - 1.0) * gradient.s * x.s + (x.batch - 1.0) * positions * gradient.c * x.c
+def coherence(x: Signal, gradient: Gradient, positions: float, fan: float = math.inf) -> float:
+    """1 + (P−1)·Gs·s + (N−1)·P·Gc·c: what the sum over tokens is worth beyond independent terms.
+
+    Even unlike inputs add up along the one direction of `fan` that decides the activation: their component
+    along the unit's own weight has mean E zφ′(z)/σ where the gradient passes (Stein), the `pull`.
+    """
+    s = gradient.s * x.s + gradient.pull_s * x.ds / fan
+    c = gradient.c * x.c + gradient.pull_c * x.dc / fan
+    bracket = 1.0 + (positions - 1.0) * s + (x.batch - 1.0) * positions * c
     floor = max(1.0 - max(x.s if positions > 1 else x.c, x.c), 1e-6)
     return max(bracket, floor)
 

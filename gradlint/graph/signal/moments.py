@@ -74,7 +74,9 @@ class Gradient:
     """Moments of ∂L/∂x, one tensor: `log_g` is ln E[g²] per element, `s` and `c` its correlations between
     positions of a sample and between samples, `v` the relative variance of E[g²] between draws. `parts`
     are the gradients of a concatenation's tensors, where they differ. `f`: correlation between features.
-    `last`: only the last position (time step) receives a gradient."""
+    `last`: only the last position (time step) receives a gradient. `pull_s`, `pull_c`: correlations of g·z/σ
+    between positions and samples, z the pre-activation: what the gradient of the layer that made z sums up
+    along its own weight vector."""
 
     log_g: float
     s: float = 0.0
@@ -83,6 +85,8 @@ class Gradient:
     parts: tuple[Gradient, ...] = ()
     f: float = 0.0
     last: bool = False
+    pull_s: float = 0.0
+    pull_c: float = 0.0
 
     @property
     def zero(self) -> bool:

@@ -14,13 +14,13 @@ from gradlint.graph.signal.quadrature import cdf, even_grid, pdf
 from gradlint.graph.signal.transfer import Site, Transfer, Unclaimed, extent
 
 _SHAPE_ONLY = frozenset(
-    ["view", "flatten", "unflatten", "permute", "transpose", "squeeze", "unsqueeze", "contiguous", "flip", "roll"]
-    + ["rearrange", "reshape", "t", "movedim", "swapaxes", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle"]
-    + ["clone", "to", "identity"]
+    {"view", "flatten", "unflatten", "permute", "transpose", "squeeze", "unsqueeze", "contiguous", "flip", "roll"}
+    | {"rearrange", "reshape", "t", "movedim", "swapaxes", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle"}
+    | {"clone", "to", "identity"}
 )
 _PICKS = frozenset(
-    ["chunk", "slice", "select", "gather", "split", "getitem", "narrow", "index_select", "index", "unbind"]
-    + ["tensor_split", "masked_select"]
+    {"chunk", "slice", "select", "gather", "split", "getitem", "narrow", "index_select", "index", "unbind"}
+    | {"tensor_split", "masked_select"}
 )
 
 
@@ -56,17 +56,20 @@ def pool_back(site: Site, gradient: Gradient) -> list[Gradient]:
         f, z = _before(site)
         share = p_out / x.positions
         winners = _slope_of_winner(f, z, k)
+        slopes = _winner(f, z, k)[2]
+        # Winners are the large z: the mean of z·φ′(z) over them pulls the layer's own weight (`Gradient.pull_c`).
+        pull = share * _pull_of_winner(f, z, k) ** 2 / max(slopes, 1e-30)
         same = 1.0 / k + (1.0 - 1.0 / k) * max(z.c, 0.0) ** 2
-        return [
-            replace(
-                gradient,
-                log_g=gradient.log_g + math.log(share * winners),
-                s=gradient.s / k,
-                c=gradient.c * same,
-                parts=(),
-            ),
-            *rest,
-        ]
+        won = replace(
+            gradient,
+            log_g=gradient.log_g + math.log(share * winners),
+            s=gradient.s / k,
+            c=gradient.c * same,
+            parts=(),
+            pull_s=gradient.s * pull,
+            pull_c=gradient.c * pull,
+        )
+        return [won, *rest]
     return [spread(gradient, x, k, p_out), *rest]
 
 
@@ -152,6 +155,16 @@ def _maximum_moments(f: Elementwise, m: float, rho: float, log_scale: float, k: 
             square += weight * y * y
             slopes += weight * d * d
     return mean, square, slopes
+
+
+def _pull_of_winner(f: Elementwise, z: Signal, k: float) -> float:
+    """E Mφ′(M)/σ, M the largest of k."""
+    if z.log_q == NEVER:
+        return 0.0
+    sigma = 1.0 if f.halves else math.exp(0.5 * min(z.log_q, 600.0))
+    weights = [(e, k * pdf(e) * cdf(e) ** (k - 1)) for e in (0.25 * (i + 0.5) for i in range(-26, 30))]
+    norm = math.fsum(w for _, w in weights)
+    return math.fsum(w * e * f.slope(sigma * e) for e, w in weights) / norm
 
 
 def _slope_of_winner(f: Elementwise, z: Signal, k: float) -> float:
