@@ -138,7 +138,7 @@ def _fix(result: Any, unsafe: bool, write: bool) -> Any:
 
     from gradlint import fixing
 
-    cured = set()
+    cured: set[int] = set()
     for file in fixing.fixed(result.findings, unsafe):
         name = result.relative(str(file.path))
         if not write:
@@ -151,8 +151,8 @@ def _fix(result: Any, unsafe: bool, write: bool) -> Any:
             return None
         dropped = f", {file.dropped} thrown away" if file.dropped else ""
         click.echo(f"fixed {name}: {len(file.applied)} applied{dropped}", err=True)
-        cured.update(file.applied)
-    return replace(result, findings=tuple(f for f in result.findings if f not in cured))
+        cured.update(map(id, file.applied))
+    return replace(result, findings=tuple(f for f in result.findings if id(f) not in cured))
 
 
 def _report(result: Any, config: Any, refuted: bool, statistics: bool, output_file: Path | None) -> bool:
