@@ -95,10 +95,10 @@ def stored_on(evaluator: Evaluator, instance: Instance, name: str) -> Things:
 
 def flag(evaluator: Evaluator, parser: Instance, name: str) -> Things:
     """The default of a parser's flag, by its destination."""
-    files = [parser.scope.file, *(evaluator.project.file(p) for p in list(evaluator.files))]
+    files = [parser.scope.file, *evaluator.known_files]
     seen: set[str] = set()
     for file in files:
-        if file is None or file.path in seen:
+        if file.path in seen:
             continue
         seen.add(file.path)
         index = evaluator.index(file)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+from collections import OrderedDict
 from pathlib import Path
 
+from gradlint.source.index import FileIndex, build_index
 from gradlint.source.project import Project, SourceFile
 
 MAX_FILES = 3000
 MAX_BYTES = 1 << 20
 MAX_IMPORTERS = 24
+MAX_RECENT = 32
+MAX_INDEXES = 96
 
 _IMPORT = re.compile(rb"^[ \t]*(?:from[ \t]+([.\w]+)[ \t]+import[ \t]+([^#\n]+)|import[ \t]+([^#\n]+))", re.MULTILINE)
 _WORD = re.compile(rb"\w+")
@@ -23,6 +27,18 @@ class Importers:
     def __init__(self, project: Project) -> None:
         self._project = project
         self._table: dict[str, list[str]] | None = None
+        self._recent: dict[str, bytes] = {}
+        self._indexes: OrderedDict[str, FileIndex] = OrderedDict()
+
+    def index(self, file: SourceFile) -> FileIndex:
+        """The index of a file; the last `MAX_INDEXES` are kept from one script to the next."""
+        found = self._indexes.get(file.path)
+        if found is None or found.file is not file:
+            found = self._indexes[file.path] = build_index(file)
+            if len(self._indexes) > MAX_INDEXES:
+                self._indexes.popitem(last=False)
+        self._indexes.move_to_end(file.path)
+        return found
 
     def of(self, file: SourceFile, name: str) -> list[SourceFile]:
         """Files that import `file` and hold the word `name`, sorted by path, at most `MAX_IMPORTERS`."""
@@ -37,17 +53,25 @@ class Importers:
         for candidate in sorted({p for s in stems for p in self._table.get(s, ())}):
             if candidate == file.path:
                 continue
-            try:
-                raw = Path(candidate).read_bytes()
-            except OSError:
-                continue
-            if re.search(rb"\b" + re.escape(wanted) + rb"\b", raw):
+            raw = self._bytes(candidate)
+            if wanted in raw:
                 loaded = self._project.file(candidate)
                 if loaded is not None:
                     found.append(loaded)
             if len(found) >= MAX_IMPORTERS:
                 break
         return found
+
+    def _bytes(self, path: str) -> bytes:
+        """A file's content; the last few are kept, since questions about one file come together."""
+        if path not in self._recent:
+            try:
+                self._recent[path] = Path(path).read_bytes()
+            except OSError:
+                self._recent[path] = b""
+            if len(self._recent) > MAX_RECENT:
+                self._recent.pop(next(iter(self._recent)))
+        return self._recent[path]
 
     def _scan(self) -> dict[str, list[str]]:
         table: dict[str, list[str]] = {}

@@ -19,7 +19,6 @@ from gradlint.source.index import (
     Path,
     Position,
     Scope,
-    build_index,
     dotted,
     first_parameter,
     location,
@@ -78,13 +77,18 @@ class Evaluator:
         """The index of a file of the project, built once."""
         found = self._indexes.get(file.path)
         if found is None:
-            found = self._indexes[file.path] = build_index(file)
+            found = self._indexes[file.path] = self.importers.index(file)
             self.files[file.path] = None
         return found
 
     def index_of(self, scope: Scope) -> FileIndex:
         """The index that a scope belongs to."""
         return self.index(scope.file)
+
+    @property
+    def known_files(self) -> list[SourceFile]:
+        """The files that have been looked into so far."""
+        return [i.file for i in self._indexes.values()]
 
     # -- expressions ---------------------------------------------------------------------------------------
 
@@ -943,24 +947,34 @@ class Evaluator:
         return tuple(found) or (self.plain(None, inner.node, inner),)
 
 
+def _identity(thing: Thing, depth: int = 0) -> object:
+    """Equal for things that are the same candidate."""
+    match thing:
+        case Plain(value=value):
+            return ("plain", repr(value.value), value.origin, value.conditional)
+        case Instance(cls=cls) if depth < 6:
+            return ("instance", thing.key, id(thing.frame), _identity(cls, depth + 1))
+        case Member(owner=owner, name=name) if depth < 6:
+            return ("member", name, _identity(owner, depth + 1))
+        case ClassThing(scope) | FunctionThing(scope=scope, receiver=None):
+            return ("scope", id(scope))
+        case FunctionThing(scope=scope, receiver=receiver) if receiver is not None and depth < 6:
+            return ("method", id(scope), _identity(receiver, depth + 1))
+        case Unknown(reason):
+            return ("unknown", reason)
+        case External(name):
+            return ("external", name)
+        case ModuleThing(file):
+            return ("module", file.path)
+        case Items(node=node, frame=frame):
+            return ("items", id(node), id(frame))
+    return id(thing)
+
+
 def _distinct(things: Things) -> Things:
     seen: dict[object, Thing] = {}
     for thing in things:
-        match thing:
-            case Plain(value=value):
-                key: object = ("plain", repr(value.value), value.origin, value.conditional)
-            case Instance(cls=cls):
-                made = cls if isinstance(cls, External) else id(cls.scope) if isinstance(cls, ClassThing) else 0
-                key = ("instance", thing.key, id(thing.frame), made)
-            case ClassThing(scope) | FunctionThing(scope=scope, receiver=None):
-                key = ("scope", id(scope))
-            case Unknown(reason):
-                key = ("unknown", reason)
-            case External(name):
-                key = ("external", name)
-            case _:
-                key = id(thing)
-        seen.setdefault(key, thing)
+        seen.setdefault(_identity(thing), thing)
     found = tuple(seen.values())
     if len(found) > MAX_CANDIDATES:
         return (*found[:MAX_CANDIDATES], Unknown("there are too many candidates"))
@@ -1087,7 +1101,14 @@ def _may_be_anything(thing: Instance) -> bool:
     return name is not None and not name.startswith(("torch.nn.", "torch.optim."))
 
 
-_NEVER_NONE = ("torch.nn.", "torch.optim.", "torch.cuda.amp.Grad", "transformers.", "torchvision.models.", "timm.create")
+_NEVER_NONE = (
+    "torch.nn.",
+    "torch.optim.",
+    "torch.cuda.amp.Grad",
+    "transformers.",
+    "torchvision.models.",
+    "timm.create",
+)
 
 _DICT_METHODS = frozenset({"get", "items", "keys", "values", "update", "pop", "copy", "setdefault", "__dict__"})
 

@@ -8,19 +8,11 @@ import re
 from gradlint.source.evaluate import Evaluator
 from gradlint.source.index import Scope, dotted, location, terminal_name
 from gradlint.source.models import Models
+from gradlint.source.pretrained import BACKBONE_NAME, HEAD_NAME
 from gradlint.source.resolve import resolve
 from gradlint.source.script import Model, ParameterGroup
 from gradlint.source.things import Frame, FunctionThing, Group, Instance, Items, Member, Thing
 from gradlint.source.value import UNKNOWN, Resolution
-
-_HEAD = re.compile(
-    r"^(fc\d*|classifier\d*|head\w*|linear\w*|last_linear|out\w*|decoder\w*|proj\w*|cls\w*|mlp\w*|lm_head|dense\w*"
-    r"|class\w*|new_\w+|top\w*|pred\w*|score|regressor|heads)$"
-)
-_BACKBONE = re.compile(
-    r"(backbone|bert|encoder|base|features?|resnet|vgg|roberta|transformer|trunk|body|pretrained|cnn|vit|swin|gpt|plm"
-    r"|extractor|image_encoder|text_encoder|visual|wav2vec|hubert)"
-)
 
 
 class Groups:
@@ -195,7 +187,9 @@ class Groups:
                 models = self.models.of((inner,))
                 if name in {"module", "model"} and models:
                     return "all", models
-                part = "head" if _HEAD.search(name) else "backbone" if _BACKBONE.search(name.lower()) else "some"
+                part = (
+                    "head" if HEAD_NAME.search(name) else "backbone" if BACKBONE_NAME.search(name.lower()) else "some"
+                )
                 return part, models
             case Instance(scope=scope) if scope.owner_class is not None and self.models.is_module(scope.owner_class):
                 # A submodule: the head or the backbone of the class that holds it.
@@ -253,7 +247,7 @@ def _part_of_condition(text: str) -> str | None:
     if "layer" in lowered:
         return "layers"
     negative = "not in" in lowered or "not any" in lowered or lowered.startswith("not ") or "!=" in lowered
-    backbone = bool(_BACKBONE.search(lowered))
+    backbone = bool(BACKBONE_NAME.search(lowered))
     head = bool(re.search(r"fc|classifier|head|linear|cls", lowered))
     if backbone or head:
         return "head" if backbone is negative else "backbone"
@@ -265,6 +259,6 @@ def _part_of_text(text: str) -> str:
     if "requires_grad" in lowered:
         return "trainable"
     match = re.search(r"\.(\w+)\.parameters\(\)", text)
-    if match and _HEAD.search(match[1]):
+    if match and HEAD_NAME.search(match[1]):
         return "head"
     return "some" if "get" in lowered or "group" in lowered else "all"

@@ -185,6 +185,17 @@ def location(file: SourceFile, node: ast.AST) -> Location:
     return Location(file.path, line, file.column(line, offset), end_line, file.column(end_line, end_offset))
 
 
+def source_of(file: SourceFile, node: ast.AST) -> str:
+    """The text of a node as written."""
+    (line, start), (last, end) = position_of(node), end_of(node)
+    lines = file.lines[line - 1 : last]
+    if not lines:
+        return ""
+    lines[-1] = lines[-1][: file.column(last, end) - 1]
+    lines[0] = lines[0][file.column(line, start) - 1 :]
+    return "\n".join(lines)
+
+
 class _Indexer:
     """Builds a FileIndex; recursion follows statements, a stack follows expressions."""
 

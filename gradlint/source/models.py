@@ -7,7 +7,7 @@ import re
 
 from gradlint.source.evaluate import Evaluator, origin_of
 from gradlint.source.frozen import frozen_parts
-from gradlint.source.index import CallSite, FileIndex, Scope, location, terminal_name
+from gradlint.source.index import CallSite, FileIndex, Scope, location, source_of, terminal_name
 from gradlint.source.pretrained import NOT_MODELS, family, pretrained_of
 from gradlint.source.recurrence import handwritten
 from gradlint.source.resolve import resolve
@@ -289,12 +289,12 @@ class Models:
             classes = (self.model_class(scope).qualified_name,)
         else:
             classes = (external_name(root.cls) or "",)
-        text = ast.get_source_segment(root.scope.file.text, root.call) if root.call is not None else ""
+        text = source_of(root.scope.file, root.call) if root.call is not None else ""
         return Model(
             name=name,
             classes=classes,
             location=place if root.call is not None else location(root.scope.file, _header(root.scope.node)),
-            expression=text or "",
+            expression=text,
             model_class=self.model_class(scope) if scope is not None else None,
             recurrence=self.recurrence(inner),
             pretrained=self.pretrained(inner),

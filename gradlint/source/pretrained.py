@@ -37,6 +37,16 @@ _FAMILIES: tuple[tuple[str, str], ...] = (
     ),
 )
 
+HEAD_NAME = re.compile(
+    r"^(fc\d*|classifier\d*|head\w*|linear\w*|last_linear|out\w*|decoder\w*|proj\w*|cls\w*|mlp\w*|lm_head|dense\w*"
+    r"|class\w*|new_\w+|top\w*|pred\w*|score|regressor|heads)$"
+)
+BACKBONE_NAME = re.compile(
+    r"(backbone|bert|encoder|base|features?|resnet|vgg|roberta|transformer|trunk|body|pretrained|cnn|vit|swin|gpt|plm"
+    r"|extractor|image_encoder|text_encoder|visual|wav2vec|hubert)"
+)
+"""Attribute names by which people call the new and the pretrained part of a network."""
+
 _SIZE = re.compile(r"(?<![a-z0-9.])(\d+(?:\.\d+)?)\s?(b|m)(?![a-z0-9])", re.IGNORECASE)
 
 NOT_MODELS = re.compile(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 from gradlint.source.callers import Importers
@@ -15,10 +17,14 @@ from gradlint.source.optimizers import Optimizers
 from gradlint.source.project import Project, SourceFile, read_text
 from gradlint.source.script import Model, Optimizer, Script, Skipped, TrainingStep
 from gradlint.source.steps import Steps
-from gradlint.source.things import ClassThing, FunctionThing, Instance
+from gradlint.source.things import FunctionThing, Instance
 
 MAX_IMPORTED = 16
 """How many project files that a script calls into are read for training steps of their own."""
+
+MAX_SEEN = 64
+MAX_IMPORT_DEPTH = 2
+"""How many imported files are looked at on the way, and how far from the script."""
 
 _importers: weakref.WeakKeyDictionary[Project, Importers] = weakref.WeakKeyDictionary()
 
@@ -100,27 +106,47 @@ class _Reading:
                     and self.optimizers.algorithm(Instance(t, site.node, scope)) is not None
                 ]
                 if made and not self.evaluator.dead(site.path, scope):
-                    found.append(self.optimizers.optimizer(made[0], made))
+                    optimizer = self.optimizers.optimizer(made[0], made)
+                    if _is_used(optimizer, index):
+                        found.append(optimizer)
         return found
 
     def _called_files(self, index: FileIndex) -> list[FileIndex]:
-        """The project files whose functions this file calls, directly or through methods of their classes."""
+        """The project files with optimizer steps that this file imports, directly or through what it imports."""
         found: dict[str, FileIndex] = {}
-        queue = [index]
+        seen = {index.file.path}
+        queue = [(index.file, index, 0)]
         while queue and len(found) < MAX_IMPORTED:
-            current = queue.pop(0)
-            for scope in current.scopes:
-                for site in scope.calls:
-                    for thing in self.evaluator.ask(site.node.func, scope):
-                        if not isinstance(thing, (FunctionThing, ClassThing)):
-                            continue
-                        other = thing.scope.file
-                        if other.path == index.file.path or other.path in found:
-                            continue
-                        found[other.path] = self.evaluator.index(other)
-                        if current is index:
-                            queue.append(found[other.path])
+            file, current, depth = queue.pop(0)
+            for other in self._imports(file, current):
+                if other.path in seen or len(seen) > MAX_SEEN:
+                    continue
+                seen.add(other.path)
+                if ".step(" not in other.text and depth >= MAX_IMPORT_DEPTH:
+                    continue
+                following = self.evaluator.index(other)
+                if ".step(" in other.text:
+                    found[other.path] = following
+                if depth < MAX_IMPORT_DEPTH:
+                    queue.append((other, following, depth + 1))
         return list(found.values())
+
+    def _imports(self, file: SourceFile, index: FileIndex) -> Iterator[SourceFile]:
+        """The project files that a file names in its imports, in order."""
+        for scope in index.scopes:
+            wanted = [(m, level) for m, level in scope.stars]
+            for bindings in scope.bindings.values():
+                for binding in bindings:
+                    match binding.node:
+                        case ast.alias(name=name) if binding.kind == "import":
+                            wanted.append((name, 0))
+                        case ast.ImportFrom(module=module, names=names, level=level):
+                            name = names[binding.unpack[0]].name
+                            wanted += [(module or "", level), (f"{module}.{name}" if module else name, level)]
+            for name, level in wanted:
+                other = self.project.module(name, file, level)
+                if other is not None:
+                    yield other
 
     def _is_reached(self, step: TrainingStep, index: FileIndex, other: FileIndex) -> bool:
         """Whether the file names the function or class that a step of another file stands in."""
@@ -145,3 +171,10 @@ class _Reading:
                 Skipped(location(scope.file, scope.node), f"`{scope.name}` is defined but not constructed here")
             )
         return found
+
+
+def _is_used(optimizer: Optimizer, index: FileIndex) -> bool:
+    """Whether a variable that holds an optimizer is read at all; one that is not trains nothing."""
+    name = optimizer.name.rpartition(".")[2]
+    assigned = any(optimizer.name in s.bindings or optimizer.name in s.stores for s in index.scopes)
+    return not assigned or any(name in s.words for s in index.scopes)
