@@ -22,6 +22,7 @@ def _library_folders() -> tuple[str, ...]:
 
 _LIBRARIES = _library_folders()
 _GRADLINT = os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file__))), "")  # noqa: PTH118, PTH120
+_EXECUTE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "execute.py")  # noqa: PTH100, PTH118, PTH120
 _known: dict[tuple[str, str], bool] = {}
 
 
@@ -53,6 +54,8 @@ def _decide(filename: str, root: str) -> bool:
 def user_frame(frame: FrameType | None, root: str = "") -> FrameType | None:
     """The innermost frame, from `frame` outwards, that runs the user's own code."""
     while frame is not None and not is_user_file(frame.f_code.co_filename, root):
+        if frame.f_code.co_filename == _EXECUTE:  # what called gradlint is not the user's code under check
+            return None
         frame = frame.f_back
     return frame
 

@@ -48,7 +48,11 @@ class Printed(io.TextIOBase):
         self._parts: list[str] = []
         self._kept = 0
         self.lost = 0
-        self.encoding = "utf-8"
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """As a terminal's, for code that asks."""
+        return "utf-8"
 
     def writable(self) -> bool:
         """Always: it is where the user's code prints to."""

@@ -66,13 +66,14 @@ def _serve(incoming: BinaryIO, outgoing: BinaryIO, scratch: str) -> None:
     if not line:
         return
     started = time.monotonic()
-    job = wire.decode(ModelJob, _loads(line))
-    torch.set_num_threads(1)
     printed = cage.Printed()
     sys.stdout = sys.stderr = printed
-    caged = cage.enter(scratch, job.slice.root, job.slice.path)
-    cage.allow_cpu(job.limits.seconds, job.limits.threads)
     try:
+        with _stage("internal"):
+            job = wire.decode(ModelJob, _loads(line))
+            torch.set_num_threads(1)
+            caged = cage.enter(scratch, job.slice.root, job.slice.path)
+            cage.allow_cpu(job.limits.seconds, job.limits.threads)
         built, traced = _prepare(job)
     except BaseException as error:
         answer(failure(error, printed.text))
