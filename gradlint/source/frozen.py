@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from gradlint.source.evaluate import Evaluator
 from gradlint.source.index import CallSite, Scope, dotted, first_parameter, location, position_of, terminal_name
+from gradlint.source.pretrained import BACKBONE_NAME, HEAD_NAME
 from gradlint.source.script import Frozen
-from gradlint.source.things import ClassThing, FunctionThing, Instance, Member, Thing
+from gradlint.source.things import ClassThing, Frame, FunctionThing, Instance, Member, Thing
 
 if TYPE_CHECKING:
     from gradlint.source.models import Models
@@ -85,32 +86,30 @@ def _is_called(evaluator: Evaluator, method: Scope, root: Instance) -> bool:
 
 
 def _switches(
-    evaluator: Evaluator, scope: Scope, root: Instance, models: Models, variable: str, frame: object = None
+    evaluator: Evaluator, scope: Scope, root: Instance, models: Models, variable: str, frame: Frame | None = None
 ) -> list[Frozen]:
     """The requires_grad switches in one scope on `variable` and its parts, in order; a later True undoes them."""
-    found: list[Frozen] = []
+    found: list[tuple[Frozen, str]] = []
     for node, subject, condition, value, path in _requires_grad(scope):
         key = dotted(subject)
         if key is None or not (key == variable or key.startswith((variable + ".", variable + "["))):
             continue
-        if evaluator.dead(path, scope, frame):  # type: ignore[arg-type]
+        if evaluator.dead(path, scope, frame):
             continue
-        part = key[len(variable) :].strip(".")
-        part = part.removeprefix("module").strip(".")
-        if value:
-            if not part and not condition:
-                found.clear()
-            else:
-                found = (
-                    [f for f in found if f.what in {"all", "backbone"} and (condition or part)]
-                    if (condition and _mentions_head(condition)) or part
-                    else []
-                )
-                found = [Frozen("backbone", f.how, f.location) for f in found]
-            continue
-        what = _what(evaluator, root, models, part, condition)
-        found.append(Frozen(what, "requires_grad", location(scope.file, node)))
-    return found
+        part = key[len(variable) :].strip(".").removeprefix("module").strip(".")
+        if not value:
+            what = _what(evaluator, root, models, part, condition)
+            found.append((Frozen(what, "requires_grad", location(scope.file, node)), part))
+        elif not part and condition is None:
+            found.clear()
+        else:
+            # What was off as a whole stays off but for the part that is switched on again.
+            found = [
+                (Frozen("backbone" if f.what == "all" else f.what, f.how, f.location), p)
+                for f, p in found
+                if p != part or not p
+            ]
+    return [f for f, _ in found]
 
 
 def _mentions_head(condition: ast.expr | None) -> bool:
@@ -131,29 +130,10 @@ def _what(evaluator: Evaluator, root: Instance, models: Models, part: str, condi
         for thing in evaluator.attribute(root, first):
             if isinstance(thing, Instance) and models.is_model(thing) and models.pretrained(thing) is not None:
                 return "backbone"
-    if part in {
-        "features",
-        "backbone",
-        "bert",
-        "encoder",
-        "base_model",
-        "roberta",
-        "transformer",
-        "model",
-        "base",
-        "feature_extractor",
-        "resnet",
-        "vit",
-        "swin",
-        "gpt",
-        "gpt2",
-        "pretrained",
-        "conv_base",
-        "cnn",
-        "vgg",
-    }:
-        return "backbone" if isinstance(root.cls, ClassThing) or part != "features" else "features"
-    return "part"
+    last = part.rpartition(".")[2].split("[")[0]
+    if part.endswith("]") or HEAD_NAME.search(last):
+        return "part"
+    return "backbone" if BACKBONE_NAME.search(last.lower()) or last == "model" else "part"
 
 
 def _requires_grad(scope: Scope) -> Iterator[tuple[ast.AST, ast.expr, ast.expr | None, bool, tuple]]:  # type: ignore[type-arg]
