@@ -130,7 +130,7 @@ class ModelInput:
         generator = torch.Generator().manual_seed(seed)
         made = [(i.name, i.argument(device, generator)) for i in self.items]
         if self.nested:
-            return ({name: tensor for name, tensor in made},), {}
+            return (dict(made),), {}
         args = tuple(t for name, t in made if name is None)
         kwargs = {name: t for name, t in made if name is not None}
         return (([*args],) if self.as_list else args), kwargs

@@ -150,16 +150,15 @@ def fold_masks(drafts: Drafts) -> None:
             plain[key] = "mask" if draft.attributes.get("mask") else "constant"
         elif draft.kind == "input":
             plain[key] = "signal" if draft.floating else "mask"
-        elif draft.kind == "parameter" or draft.kind in ("embedding", "output") or draft.parameters:
-            plain[key] = "signal"
-        elif not sources or "signal" in sources:
+        elif draft.kind in ("embedding", "output") or draft.parameters or not sources or "signal" in sources:
             plain[key] = "signal"
         else:
             plain[key] = "mask" if "mask" in sources else "constant"
         if draft.kind not in ("add", "mul") and draft.op not in ("where", "masked_fill", "maximum", "minimum"):
             continue
         kept = [i for i in draft.inputs if plain[i] == "signal"]
-        if len(kept) == 1 and len(draft.inputs) > 1 and any(plain[i] == "mask" for i in draft.inputs):
+        filled = draft.op in ("where", "masked_fill") or any(plain[i] == "mask" for i in draft.inputs)
+        if len(kept) == 1 and filled:
             draft.kind, draft.op, draft.inputs = "reshape", "masked_fill", kept
         elif draft.op in ("where", "maximum", "minimum") and len(draft.inputs) > 1:
             draft.kind = "unknown"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from gradlint.graph.lower_draft import Draft, Drafts, consumers, renumbered
@@ -63,7 +64,7 @@ def _ancestors(drafts: Drafts) -> list[int]:
 def _runs(calls: list[Draft], above: list[int]) -> list[list[Draft]]:
     """Maximal runs of calls of which each depends on the one before."""
     runs = [[calls[0]]]
-    for before, call in zip(calls, calls[1:], strict=False):
+    for before, call in pairwise(calls):
         if above[call.key] >> before.key & 1:
             runs[-1].append(call)
         else:
@@ -91,7 +92,7 @@ def _takes_input_each_step(drafts: Drafts, calls: list[Draft], body: set[int], a
     """Whether every step reads something of the model's input that the step before did not: x[t]."""
     seen: set[int] = set()
     steps = []
-    for before, call in zip(calls, calls[1:], strict=False):
+    for before, call in pairwise(calls):
         inside = [k for k in body if above[k] >> before.key & 1 and above[call.key] >> k & 1]
         outer = {i for k in inside for i in drafts[k].inputs if i not in body}
         fresh = {i for i in outer - seen if drafts[i].kind not in ("constant", "parameter", "input")}
@@ -134,7 +135,6 @@ def _add_feeders(drafts: Drafts, loop: _Loop) -> None:
 
 
 def _folded(drafts: Drafts, loop: _Loop) -> Drafts:
-    first = loop.calls[0]
     members = [drafts[k] for k in sorted(loop.body)]
     outer: dict[tuple[Any, ...], int] = {}
     for member in members:

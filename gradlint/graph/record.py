@@ -119,13 +119,13 @@ class Recorder(OperationWalk):
             try:
                 return run()
             except (NotImplementedError, RuntimeError) as error:
-                if any(t.device.type == "meta" for t in call.tensors) and _needs_values(error):
+                if any(t.device.type == "meta" for t in call.tensors) and needs_values(error):
                     raise ValueAskedError(f"`{call.op}` needs values") from error
                 raise
         try:
             return run()
         except (NotImplementedError, RuntimeError) as error:
-            if not _needs_values(error):
+            if not needs_values(error):
                 raise
             guessed = guess_output(call)
             if guessed is None:
@@ -305,7 +305,7 @@ def output_tensors(value: Any, depth: int = 3) -> Iterator[Tensor]:
 _VALUE_ERRORS = ("meta tensor", "Meta", "data-dependent", "meta device", "'meta'", "no data", "aten::nonzero")
 
 
-def _needs_values(error: Exception) -> bool:
+def needs_values(error: Exception) -> bool:
     text = str(error)
     return any(part in text for part in _VALUE_ERRORS) or isinstance(error, NotImplementedError)
 

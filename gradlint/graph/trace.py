@@ -16,7 +16,7 @@ from gradlint.graph.frames import is_user_file, location_of
 from gradlint.graph.inputs import InputSpecError, ModelInput, describe, parse_spec
 from gradlint.graph.lower import Origins, lower
 from gradlint.graph.model import ModelGraph
-from gradlint.graph.record import Recorder, TooLongError, ValueAskedError
+from gradlint.graph.record import Recorder, TooLongError, ValueAskedError, needs_values
 from gradlint.graph.trace_search import MAX_ATTEMPTS, candidates, corrections
 from gradlint.graph.trace_symbolic import symbolic_graph
 from gradlint.location import Location
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 MAX_REAL_PARAMETERS = 300_000_000
 """A model of more parameters is not run for real only to be traced: 1.2 GB in float32."""
 SEARCH_SECONDS = 20.0
+REAL_ATTEMPTS = 3
+"""Inputs that are tried on real tensors where none runs on meta."""
 
 
 class TraceError(Exception):
@@ -177,19 +179,27 @@ def _search(
     deadline = time.monotonic() + SEARCH_SECONDS
     failures: list[tuple[Exception, Location | None]] = []
     tried: set[str] = set()
+    first: list[ModelInput] = []
     for spec, recorder, outcome in _attempts(module, specs, root, fixed, tried):
         if outcome is None:
             return _Run(recorder, spec, module, "recording")
+        first = [*first, spec][:REAL_ATTEMPTS]
         if isinstance(outcome, ValueAskedError):
             run = _with_values(module, spec, root, factory)
             if isinstance(run, _Run):
                 return run
-            outcome = run
-        if isinstance(outcome, TooLongError):
+            failures.append((run, _where(run, root)))
+        elif isinstance(outcome, TooLongError):
             raise TraceError(str(outcome)) from outcome
-        failures.append((outcome, _where(outcome, root)))
+        else:
+            failures.append((outcome, _where(outcome, root)))
         if time.monotonic() > deadline or len(tried) >= MAX_ATTEMPTS:
             break
+    for spec in first:
+        # Some kernels have no meta form.
+        run = _with_values(module, spec, root, factory, guess=False)
+        if isinstance(run, _Run):
+            return run
     if not failures:
         raise TraceError("the forward method takes no tensor")
     error, place = failures[0]
@@ -235,6 +245,8 @@ def _outcome(recorder: Recorder, spec: ModelInput, device: str) -> Exception | N
     except RecursionError as error:
         return error
     except Exception as error:
+        if device == "meta" and not isinstance(error, ValueAskedError) and needs_values(error):
+            return ValueAskedError(_line(error))
         return error
     return None
 
@@ -250,7 +262,7 @@ class _random_state:  # noqa: N801
 
 
 def _with_values(
-    module: nn.Module, spec: ModelInput, root: str, factory: Callable[[int], nn.Module] | None
+    module: nn.Module, spec: ModelInput, root: str, factory: Callable[[int], nn.Module] | None, *, guess: bool = True
 ) -> _Run | Exception:
     """Run a model that asks tensors for their values: for real if it is small enough, else by guesses."""
     failure: Exception | None = None
@@ -264,6 +276,8 @@ def _with_values(
             failure = _outcome(recorder, spec, "cpu")
             if failure is None:
                 return _Run(recorder, spec, real, "recording (cpu)")
+    if not guess:
+        return failure or TraceError("too large to run for real")
     recorder = Recorder(module, root, guess=True)
     outcome = _outcome(recorder, spec, "meta")
     if outcome is None:

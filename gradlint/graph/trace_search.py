@@ -18,6 +18,8 @@ BATCH = 2
 """Samples in a traced batch: BatchNorm in training mode refuses one."""
 TOKENS = 32
 """Length of an invented sequence."""
+MAX_LEAVES = 12
+"""Layers, in the order of registration, whose operand may be the model's input."""
 MAX_ATTEMPTS = 80
 """Runs on meta tensors before the search gives up."""
 
@@ -153,7 +155,7 @@ def _states(facts: Facts) -> Iterator[InputSpec]:
     layer = next((a for _, _, k, a in facts.leaves if k == "recurrent"), None)
     none = InputSpec((), law="value", value=None, batch_axis=None)
     if layer is None:
-        widths = [a.get("out_features") for _, _, k, a in facts.leaves if k == "linear" and a.get("out_features")]
+        widths = [int(a["out_features"]) for _, _, k, a in facts.leaves if k == "linear" and a.get("out_features")]
         for width in widths[:3]:
             yield InputSpec((BATCH, width), law="zeros")
         yield none
@@ -179,7 +181,7 @@ def _signals(
     if tables and (looks_like_ids or first == "embedding"):
         high = tables[min(position, len(tables) - 1)]
         yield from _ids(high, module)
-    for _, leaf, kind, attributes in facts.leaves[:12]:
+    for _, leaf, kind, attributes in facts.leaves[:MAX_LEAVES]:
         yield from _of_leaf(leaf, kind, attributes, module)
     if not facts.leaves:
         yield from (_spec(None, s) for s in ((BATCH, 3, 32, 32), (BATCH, 16), (BATCH, 16, 16)))
@@ -276,12 +278,14 @@ def _of_leaf(leaf: nn.Module, kind: str, a: dict[str, Any], module: nn.Module) -
                     yield _spec(None, (BATCH, channels, side, side))
         case "recurrent":
             width = a.get("input_size") or 1
-            if a.get("cell"):
-                yield _spec(None, (BATCH, width))
+            if a.get("cell") and width == 1:
+                yield _spec(None, (BATCH, TOKENS))
             if a.get("batch_first") or a.get("cell"):
                 yield _spec(None, (BATCH, TOKENS, width))
             yield replace(_spec(None, (TOKENS, BATCH, width)), batch_axis=1)
-            if width == 1:
+            if a.get("cell"):
+                yield _spec(None, (BATCH, width))
+            elif width == 1:
                 yield _spec(None, (BATCH, TOKENS))
         case "attention":
             width = a.get("embed_dim") or 1
@@ -298,8 +302,8 @@ def _of_leaf(leaf: nn.Module, kind: str, a: dict[str, Any], module: nn.Module) -
                 yield _spec(None, (BATCH, *shape))
                 yield _spec(None, (BATCH, TOKENS, *shape))
             elif width:
-                sizes = {"BatchNorm1d": (), "BatchNorm2d": (32, 32), "BatchNorm3d": (16, 16, 16)}
-                yield _spec(None, (BATCH, width, *sizes.get(type(leaf).__name__, (32, 32))))
+                pixels = {"BatchNorm1d": (), "BatchNorm2d": (32, 32), "BatchNorm3d": (16, 16, 16)}
+                yield _spec(None, (BATCH, width, *pixels.get(type(leaf).__name__, (32, 32))))
 
 
 def _from_config(module: nn.Module) -> Iterator[ModelInput]:
@@ -376,10 +380,12 @@ def _resized(shape: tuple[int, ...], factor: float) -> list[tuple[int, ...]]:
 def _features(found: re.Match[str], item: InputSpec) -> list[tuple[int, ...]]:
     got, wanted = int(found["got"]), int(found["want"])
     if item.dtype.startswith("int"):
-        return _resized((*item.shape[:1], 1, *item.shape[1:]), wanted / got)[:0] + [
-            (*item.shape[:-1], max(1, item.shape[-1] * wanted // got))
-        ]
+        return [(*item.shape[:-1], max(1, item.shape[-1] * wanted // got))] if got else []
     direct = [(*item.shape[:-1], wanted)] if item.shape and item.shape[-1] == got else []
+    # `torch.cat((x, hidden))` before the layer: the rest of its operand is not x.
+    rest = item.shape[-1] + wanted - got if item.shape else 0
+    if rest > 0 and not direct and len(item.shape) in (2, 3):
+        direct = [(*item.shape[:-1], rest)]
     pixels = _resized(item.shape, wanted / got) if got else []
     flat = [(*item.shape[:-1], item.shape[-1] * wanted // got)] if len(item.shape) == 2 and got else []
     return direct + pixels + flat
@@ -421,6 +427,17 @@ def _ranked(found: re.Match[str], item: InputSpec) -> list[tuple[int, ...]]:
     return []
 
 
+def _view(found: re.Match[str], item: InputSpec) -> list[tuple[int, ...]]:
+    """`x.view(-1, n)` failed: so many features a sample are wanted."""
+    wanted, got = int(found["want"]), int(found["got"])
+    if item.dtype.startswith("int"):
+        return []
+    own = got // max(item.shape[0], 1) if item.shape else 0
+    return ([(item.shape[0], wanted)] if len(item.shape) == 2 else []) + (
+        _resized(item.shape, wanted / own) if own else []
+    )
+
+
 _CORRECTIONS: list[tuple[str, _Correct]] = [
     (r"cannot be multiplied \(\d+x(?P<got>\d+) and (?P<want>\d+)x\d+\)", _features),
     (r"same reduction dim, but got \[\d+, (?P<got>\d+)\] X \[(?P<want>\d+), \d+\]", _features),
@@ -442,16 +459,5 @@ _CORRECTIONS: list[tuple[str, _Correct]] = [
         r"[Ii]nput (?:image )?(?:size|height|width).*?\(?(?P<got>\d+).*?doesn't match (?:model )?\(?(?P<want>\d+)",
         _matched,
     ),
-    (r"shape '\[[-\d, ]*?(?P<want>\d+)\]' is invalid for input of size (?P<got>\d+)", lambda m, i: _view(m, i)),
+    (r"shape '\[[-\d, ]*?(?P<want>\d+)\]' is invalid for input of size (?P<got>\d+)", _view),
 ]
-
-
-def _view(found: re.Match[str], item: InputSpec) -> list[tuple[int, ...]]:
-    """`x.view(-1, n)` failed: so many features a sample are wanted."""
-    wanted, got = int(found["want"]), int(found["got"])
-    if item.dtype.startswith("int"):
-        return []
-    own = got // max(item.shape[0], 1) if item.shape else 0
-    return ([(item.shape[0], wanted)] if len(item.shape) == 2 else []) + (
-        _resized(item.shape, wanted / own) if own else []
-    )

@@ -62,9 +62,8 @@ def _annotate(graph: fx.Graph, module: nn.Module) -> None:
 def _record(node: fx.Node, namer: Namer, modules: dict[str, nn.Module], root: nn.Module) -> Record:
     operands = _nodes((node.args, node.kwargs))
     if node.op in ("placeholder", "output"):
-        kind = "input" if node.op == "placeholder" else "output"
-        attributes = {"dtype": None} if kind == "input" else {}
-        return Record(node.name, kind, kind, attributes, operands=operands)
+        end = "input" if node.op == "placeholder" else "output"
+        return Record(node.name, end, end, {"dtype": None} if end == "input" else {}, operands=operands)
     if node.op == "get_attr":
         value: Any = root
         for part in str(node.target).split("."):
