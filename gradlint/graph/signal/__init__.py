@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from gradlint.graph.model import ModelGraph
     from gradlint.graph.profile import Profile
+    from gradlint.graph.signal.whatif import Change
 
-__all__ = ["profile"]
+__all__ = ["profile", "what_if"]
 
 
 def profile(graph: ModelGraph, *, batch_size: int = 32) -> Profile:
@@ -20,3 +21,10 @@ def profile(graph: ModelGraph, *, batch_size: int = 32) -> Profile:
     from gradlint.graph.signal.interpreter import profile as run
 
     return run(graph, batch_size=batch_size)
+
+
+def what_if(graph: ModelGraph, change: Change, *, batch_size: int = 32) -> Profile:
+    """The profile that `graph` would have after one change of init, activation, norm or skips."""
+    from gradlint.graph.signal.whatif import apply
+
+    return profile(apply(graph, change), batch_size=batch_size)
