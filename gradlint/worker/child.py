@@ -21,8 +21,6 @@ _MAX_REASON = 300
 
 def warm() -> None:
     """Import what every job needs; called in the server, before any fork."""
-    import gradlint.graph.build
-    import gradlint.graph.laws
 
     for name in ("gradlint.graph.trace", "gradlint.probe.run"):
         with contextlib.suppress(ImportError):

@@ -6,7 +6,9 @@ import os
 import sys
 from typing import Any
 
-_SECRET_FOLDERS = frozenset([".ssh", ".aws", ".gnupg", ".kube", ".docker", ".azure", ".config/gcloud", ".password-store"])
+_SECRET_FOLDERS = frozenset(
+    [".ssh", ".aws", ".gnupg", ".kube", ".docker", ".azure", ".config/gcloud", ".password-store"]
+)
 _SECRET_FILES = frozenset(
     [".netrc", "_netrc", ".git-credentials", ".pypirc", ".npmrc", ".pgpass", ".htpasswd", ".vault-token", ".env"]
 )

@@ -26,6 +26,8 @@ class SliceStep:
     - "run": run the statement that starts at `line`, `column` (as `ast` counts them: from 1, UTF-8 bytes from 0)
       of the file `path` (empty: the slice's own). `keep` lists the starts of the statements inside it to keep;
       empty keeps it whole;
+    - "scope": begin the scope, with the names of the module visible in it;
+    - "share": `name` is global in the scope: what it binds there, the module sees;
     - "bind": evaluate `expression` in the scope `source` and bind it to `name`;
     - "instance": bind `name` to an instance of the class `expression` that is made without its `__init__`;
     - "option": bind `name` to a declared default, the command-line values of `expression` winning;
