@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import click
 
 from gradlint import __version__
 
-FORMATS = ("text", "concise", "json")
+FORMATS = ("text", "concise", "json", "github", "gitlab", "sarif", "junit", "markdown")
 WRONG = 2
 """Exit code for wrong usage, wrong config, unreadable input and internal errors."""
 
@@ -157,7 +158,11 @@ def _fix(result: Any, unsafe: bool, write: bool) -> Any:
 
 def _report(result: Any, config: Any, refuted: bool, statistics: bool, output_file: Path | None) -> bool:
     """Write the report where it belongs; False where that failed."""
-    report = _render(result, config.output_format or "text", refuted, colour=output_file is None)
+    on_github = config.output_format is None and bool(os.environ.get("GITHUB_ACTIONS"))
+    form = config.output_format or ("github" if on_github else "text")
+    report = _render(result, form, refuted, colour=output_file is None)
+    if form == "github":
+        _job_summary(result, refuted)
     if statistics:
         from gradlint.report.statistics import render
 
@@ -174,20 +179,28 @@ def _report(result: Any, config: Any, refuted: bool, statistics: bool, output_fi
 
 
 def _render(result: Any, form: str, refuted: bool, colour: bool) -> str:
+    """The report in that format; each reporter is imported only when it is asked for."""
+    from importlib import import_module
+
+    reporter: Any = import_module(f"gradlint.report.{form}")
     if form == "json":
-        from gradlint.report.json import render as as_json
+        return str(reporter.render(result))
+    if form == "text" and colour:
+        from rich.console import Console
 
-        return as_json(result)
-    if form == "concise":
-        from gradlint.report.concise import render as as_lines
+        console = Console()
+        return str(reporter.render(result, refuted, colour=console.is_terminal and not console.no_color))
+    return str(reporter.render(result, refuted))
 
-        return as_lines(result, refuted)
-    from rich.console import Console
 
-    from gradlint.report.text import render as as_text
+def _job_summary(result: Any, refuted: bool) -> None:
+    """Append the Markdown report to the job summary that GitHub Actions offers."""
+    path = os.environ.get("GITHUB_STEP_SUMMARY")
+    if path:
+        from gradlint.report.markdown import render
 
-    console = Console()
-    return as_text(result, refuted, colour=colour and console.is_terminal and not console.no_color)
+        with suppress(OSError), Path(path).open("a", encoding="utf-8") as summary:
+            summary.write(render(result, refuted))
 
 
 @contextmanager
