@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import json
 import re
+import sys
 from pathlib import Path
 
 from gradlint.location import Location
@@ -46,11 +47,7 @@ def _parse(text: str, suffix: str) -> object:
     if suffix == ".json":
         return json.loads(text)
     if suffix == ".toml":
-        try:
-            import tomllib
-        except ModuleNotFoundError:
-            import tomli as tomllib
-        return tomllib.loads(text)
+        return _toml(text)
     if suffix in {".ini", ".cfg", ".conf"}:
         parser = configparser.ConfigParser(interpolation=None)
         parser.read_string(text)
@@ -61,6 +58,14 @@ def _parse(text: str, suffix: str) -> object:
         return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from error
+
+
+def _toml(text: str) -> object:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    return tomllib.loads(text)
 
 
 def line_of(path: str, key: str) -> int | None:

@@ -48,9 +48,9 @@ def dataset_of(evaluator: Evaluator, index: FileIndex) -> tuple[str, tuple[int, 
                     given = next((k.value for k in site.node.keywords if k.arg in {"image_size", "size"}), None)
                     values = resolve(evaluator, given, site.scope).only
                     if values is not None and isinstance(values.value, tuple):
-                        shape = tuple(int(v) for v in values.value)
+                        return name, tuple(int(v) for v in values.value)
                 if size is not None and len(shape) == 3:
-                    shape = (_channels(index, shape[0]), *size)
+                    return name, (_channels(index, shape[0]), *size)
                 return name, shape
     return ("images", (3, *size)) if size is not None else None
 

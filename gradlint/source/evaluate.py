@@ -315,9 +315,9 @@ class Evaluator:
                 return value.value
             case Items(node=ast.Dict(keys=keys, values=values), scope=scope, frame=frame) if depth < 4:
                 table = {}
-                for key, value in zip(keys, values, strict=True):
+                for key, node in zip(keys, values, strict=True):
                     k = self.single(key, scope, frame, depth) if key is not None else arithmetic.MISSING
-                    v = self.single(value, scope, frame, depth)
+                    v = self.single(node, scope, frame, depth)
                     if k is arithmetic.MISSING or v is arithmetic.MISSING or not isinstance(k, (str, int, float)):
                         return arithmetic.MISSING
                     table[k] = v
@@ -722,8 +722,10 @@ class Evaluator:
             assert scope is not None
             frame = self.frame_for(instance, scope, cls)
             if scope.name != "__init__":
-                group = [b for b in group if b.kind != "augment"]
-            values = self._bound(reaching(group, END, ()), scope, frame)
+                reached = reaching([b for b in group if b.kind != "augment"], END, ())
+            else:
+                reached = reaching(group, END, ())
+            values = self._bound(reached, scope, frame)
             found.extend(v for v in values if not (isinstance(v, Plain) and v.value.value is None and len(groups) > 1))
             if scope.name == "__init__" and any(
                 not isinstance(v, Unknown) and not (isinstance(v, Plain) and v.value.value is None) for v in values
@@ -734,7 +736,7 @@ class Evaluator:
     def frame_for(self, instance: Instance, method: Scope, cls: Scope) -> Frame | None:
         """The frame in which a method of this instance runs; `__init__` knows its arguments."""
         if method.name != "__init__" or instance.call is None:
-            return Frame(method, None, None, None, instance) if instance.call is not None and False else None
+            return None
         made = instance.cls.scope if isinstance(instance.cls, ClassThing) else cls
         if made is cls or not made.method("__init__"):
             return self._frames(method, instance.call, instance.scope, instance.frame, instance)
@@ -788,7 +790,8 @@ class Evaluator:
 
     def mro(self, scope: Scope) -> list[Scope]:
         """The class and its bases within the project, nearest first."""
-        found, queue = [], [scope]
+        found: list[Scope] = []
+        queue = [scope]
         while queue and len(found) < 12:
             cls = queue.pop(0)
             if cls in found:

@@ -141,7 +141,7 @@ def call_external(evaluator: Evaluator, name: str, node: ast.Call, scope: Scope,
     if name in SAME_OBJECT and first is not None:
         return evaluator.evaluate(first, scope, frame)
     if name in _PURE and not node.keywords:
-        values = [[t for t in evaluator.evaluate(a, scope, frame)] for a in node.args]
+        values = [list(evaluator.evaluate(a, scope, frame)) for a in node.args]
         if all(len(v) >= 1 and all(isinstance(t, Plain) for t in v) for v in values) and values:
             return _pure(_PURE[name], [v[0] for v in values if isinstance(v[0], Plain)], values)
     if name == "builtins.getattr" and len(node.args) >= 2:

@@ -84,7 +84,7 @@ def is_model_name(name: str) -> bool:
             return True
         cls = owner.rpartition(".")[2] if last in {"from_pretrained", "from_config"} else last
         return bool(_TRANSFORMERS_MODEL.search(cls)) and not NOT_MODELS.search(cls) and cls[:1].isupper()
-    if name.startswith("timm.") or name.startswith("geffnet"):
+    if name.startswith(("timm.", "geffnet")):
         return last == "create_model" or name.startswith("timm.models.")
     return True
 
@@ -285,10 +285,7 @@ class Models:
                 inner = bases[0] if bases else root
                 scope = _class_scope(inner)
         name = variable_of(root) or (scope.name if scope else terminal_name(root.call.func) if root.call else "model")
-        if scope is not None:
-            classes = (self.model_class(scope).qualified_name,)
-        else:
-            classes = (external_name(root.cls) or "",)
+        classes = (self.model_class(scope).qualified_name,) if scope is not None else (external_name(root.cls) or "",)
         text = source_of(root.scope.file, root.call) if root.call is not None else ""
         return Model(
             name=name,

@@ -146,7 +146,7 @@ def _switched(evaluator: Evaluator, thing: Instance, name: str) -> Pretrained | 
         return None
     certain = not thing.conditional
     label: str | None = None
-    verdicts = set()
+    verdicts: set[bool | None] = set()
     for candidate in evaluator.ask(switch, thing.scope, thing.frame):
         match candidate:
             case Plain(value=v):
