@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from gradlint.graph.model import ModelGraph
-from gradlint.graph.walk import tensors_in
+from gradlint.graph.record import output_tensors
 from gradlint.probe.experiment import Measurement
 from gradlint.probe.measure import Pass, measure
 from gradlint.probe.real import Watched
@@ -47,7 +47,7 @@ class RootCall:
 
     def loss(self, output: Any, scale: float) -> Tensor:
         """Σ output·∂loss/∂output: linear, with the very gradient that the script's loss had on this batch."""
-        outputs = list(tensors_in(output))
+        outputs = list(output_tensors(output))
         parts = [(outputs[i] * g.to(outputs[i].dtype)).sum() for i, g in self.gradients.items() if i < len(outputs)]
         total: Tensor = torch.stack([p.float() for p in parts]).sum() / scale
         return total
@@ -139,7 +139,7 @@ class Capture:
             self._count[key] = self._count.get(key, 0) + 1
         if kept:
             root = RootCall(module, detached(args), detached(kwargs), before)
-            for index, tensor in enumerate(tensors_in(output)):
+            for index, tensor in enumerate(output_tensors(output)):
                 if tensor.requires_grad:
                     tensor.register_hook(partial(root.note, index))
             self._calls.append(root)
@@ -241,8 +241,9 @@ class Capture:
             }
         )
         state.taken += 1
-        self._calls.clear()
-        self._count.clear()
+        # A generator's call may lie before the discriminator's step: its own optimizer has yet to come.
+        self._calls = [c for c in self._calls if not any(id(p) in mine for p in c.module.parameters())]
+        self._count = {key: n for key, n in self._count.items() if any(id(c.module) == key for c in self._calls)}
         self._clipped -= mine
         self._norms = {key: n for key, n in self._norms.items() if key not in mine}
         stepping = [o for o in self._known if id(o) in self._state]

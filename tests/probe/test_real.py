@@ -1,0 +1,135 @@
+"""The script's own first steps, watched from inside its process."""
+
+import textwrap
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from gradlint.probe.judging import spikes  # noqa: E402
+from gradlint.probe.real import run_script  # noqa: E402
+
+pytestmark = pytest.mark.torch
+
+HEAD = """
+import sys
+import torch
+from torch import nn
+torch.set_num_threads(1)
+torch.manual_seed(0)
+"""
+
+LOOP = (
+    HEAD
+    + """
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.drop = nn.Linear(8, 16), nn.Linear(16, 3), nn.Dropout(0.5)
+    def forward(self, x):
+        return self.b(self.drop(torch.tanh(self.a(x))))
+
+net = Net()
+optimizer = torch.optim.SGD(net.parameters(), lr=float(sys.argv[1]), momentum=0.9)
+for step in range(100):
+    x, y = torch.randn(32, 8), torch.randint(0, 3, (32,))
+    optimizer.zero_grad()
+    loss = nn.CrossEntropyLoss()(net(x), y)
+    loss.backward()
+    if step == 0:
+        print("TRUE", loss.item(), net.a.weight.grad.norm().item())
+    torch.nn.utils.clip_grad_norm_(net.parameters(), 0.01)
+    optimizer.step()
+    torch.save(net.state_dict(), "checkpoint.pt")
+    open("log.txt", "a").write("step")
+raise RuntimeError("went on after it was to stop")
+"""
+)
+
+
+def script(tmp_path, text):
+    path = tmp_path / "train.py"
+    path.write_text(textwrap.dedent(text))
+    return path
+
+
+def test_the_first_step_is_measured_as_it_was(tmp_path):
+    outcome = run_script(script(tmp_path, LOOP), ["0.1"], seconds=60)
+    assert outcome.failed is None, outcome.output
+    (seen,) = outcome.watched
+    true_loss, true_norm = (float(v) for v in outcome.output.split("TRUE")[1].split()[:2])
+    assert seen.measurement.loss == pytest.approx(true_loss, rel=1e-5)
+    # Dropout's mask is replayed, and the norm is the one before clipping.
+    assert seen.measurement.layers["a"].weight_gradient == pytest.approx(true_norm, rel=1e-4)
+    assert (seen.model, seen.optimizer, seen.learning_rates, seen.momentum) == ("Net", "SGD", (0.1,), 0.9)
+    assert seen.clipped and seen.measurement.batch == "real"
+    # ‖Δw‖ = lr × the gradient clipped to a norm of 0.01 over the whole net.
+    assert 0 < seen.measurement.layers["a"].update_ratio < 0.1 * 0.01
+    assert not (tmp_path / "checkpoint.pt").exists() and not (tmp_path / "log.txt").exists()
+
+
+def test_more_steps_give_the_curve_and_another_rate_another_curve(tmp_path):
+    path = script(tmp_path, LOOP.replace("torch.nn.utils.clip", "0 and torch.nn.utils.clip"))
+    slow = run_script(path, ["0.1"], steps=6, seconds=60).watched[0]
+    fast = run_script(path, ["0.1"], steps=6, seconds=60, learning_rate=1e6).watched[0]
+    assert len(slow.measurement.losses) == len(slow.measurement.gradient_norms) == 6
+    assert fast.curve in ("diverging", "nan", "jumping") and slow.curve not in ("diverging", "nan", "jumping")
+    assert not spikes(slow.measurement.gradient_norms)
+
+
+def test_two_optimizers_are_two_models(tmp_path):
+    gan = (
+        HEAD
+        + """
+    g, d = nn.Linear(4, 8), nn.Linear(8, 1)
+    og, od = torch.optim.Adam(g.parameters(), 1e-3), torch.optim.Adam(d.parameters(), 1e-3)
+    for _ in range(50):
+        fake = g(torch.randn(16, 4))
+        od.zero_grad()
+        (d(fake.detach()).mean() - d(torch.randn(16, 8)).mean()).backward()
+        od.step()
+        og.zero_grad()
+        (-d(fake).mean()).backward()
+        og.step()
+    """
+    )
+    outcome = run_script(script(tmp_path, textwrap.dedent(gan)), seconds=60)
+    assert outcome.failed is None, outcome.output
+    assert [w.graph.nodes[-2].attributes.get("out_features") for w in outcome.watched] == [1, 8]
+    assert outcome.watched[0].calls == 2
+    assert all(layer.weight_gradient for w in outcome.watched for layer in w.measurement.layers.values())
+
+
+def test_lbfgs_is_asked_for_its_gradient(tmp_path):
+    text = (
+        HEAD
+        + """
+    net, x = nn.Linear(4, 1), torch.randn(16, 4)
+    optimizer = torch.optim.LBFGS(net.parameters())
+    def closure():
+        optimizer.zero_grad()
+        loss = net(x).square().mean()
+        loss.backward()
+        return loss
+    optimizer.step(closure)
+    """
+    )
+    outcome = run_script(script(tmp_path, textwrap.dedent(text)), seconds=60)
+    assert outcome.watched and outcome.watched[0].optimizer == "LBFGS", outcome.output
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("print(1)", "without an optimizer step"),
+        ("raise ValueError('no data')", "ValueError: no data"),
+        ("import os; os._exit(3)", "status 3"),
+        ("import sys; sys.exit('usage: train.py DATA')", "usage: train.py"),
+        ("while True: pass", "within 4 s"),
+        ("def f(:", "SyntaxError"),
+    ],
+)
+def test_scripts_that_do_not_train_say_so_in_a_line(tmp_path, text, reason):
+    outcome = run_script(script(tmp_path, text), seconds=4 if "while" in text else 60)
+    assert outcome.watched == ()
+    assert reason in outcome.failed and "\n" not in outcome.failed
