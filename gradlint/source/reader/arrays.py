@@ -142,7 +142,7 @@ class Arrays(Machine):
             array, partial = array.view_of, True
         if array.phase != self.phase and array.phase >= 0:
             return
-        self.events += 1
+        self.events += array.parameter
         if self.regions > array.level:
             law = laws.changed(law, site.location)
         law = laws.for_shape(law, array.shape) if array.shape is not None else law

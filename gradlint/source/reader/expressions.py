@@ -51,6 +51,15 @@ COMPARE: dict[type[ast.cmpop], Any] = {
     ast.GtE: operator.ge,
 }
 MAX_SEQUENCE = 100_000
+
+MAX_LITERAL = 2_000
+"""A literal with more elements is data."""
+
+LONG_LOOP = 400
+"""Steps after which a loop of a script that builds nothing counts as work on data and is left."""
+
+LONG_BUILDING_LOOP = 4_000
+"""The same inside a constructor, where tables of sizes are computed."""
 MAX_EXPONENT = 4_096
 
 
@@ -324,6 +333,8 @@ class Expressions(Objects):
         )
 
     def _sequence(self, nodes: list[ast.expr], frame: Frame) -> list[Any]:
+        if len(nodes) > MAX_LITERAL:
+            return [Unknown("a large table")]
         found: list[Any] = []
         for node in nodes:
             if isinstance(node, ast.Starred):
@@ -335,6 +346,8 @@ class Expressions(Objects):
         return found
 
     def _of_list(self, node: ast.List, frame: Frame) -> Any:
+        if len(node.elts) > MAX_LITERAL:
+            return Unknown("a large table")
         return self._sequence(node.elts, frame)
 
     def _of_tuple(self, node: ast.Tuple, frame: Frame) -> Any:
@@ -346,6 +359,8 @@ class Expressions(Objects):
 
     def _of_dict(self, node: ast.Dict, frame: Frame) -> Any:
         table: dict[Any, Any] = {}
+        if len(node.keys) > MAX_LITERAL:
+            return Unknown("a large table")
         for key, value in zip(node.keys, node.values, strict=True):
             held = self.evaluate(value, frame)
             if key is None:
@@ -415,7 +430,10 @@ class Expressions(Objects):
         if items is None or len(items) > MAX_SEQUENCE:
             return False
         complete = True
+        started, events = self.steps, self.events
         for item in items:
+            if self.is_idle(started, events):
+                return False
             self.assign(first.target, item, frame)
             keep = [self.truth(self.evaluate(test, frame)) for test in first.ifs]
             if None in keep:
@@ -423,6 +441,12 @@ class Expressions(Objects):
             elif all(keep):
                 complete &= self._comprehend(rest, frame, produce)
         return complete
+
+    def is_idle(self, started: int, events: int) -> bool:
+        """Whether a loop has run long without making or initialising anything."""
+        if self.operations is not None or self.events != events:
+            return False
+        return self.steps - started > (LONG_BUILDING_LOOP if self.building else LONG_LOOP)
 
     def assign(self, target: ast.expr, value: Any, frame: Frame) -> None:
         """Bind a target; the statements know how."""

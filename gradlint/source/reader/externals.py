@@ -205,6 +205,13 @@ class Externals(Arrays):
             "easydict",
         ):
             return self._call_library(name, args, kwargs, site)
+        if first == "timm" or name.startswith("torchvision.ops"):
+            if callee.last in ("DropPath", "StochasticDepth"):
+                return self.make_torch(callee.last, args, kwargs, site)
+            if callee.last in laws.SIGNATURES:
+                return self.init_call(callee.last, args, kwargs, site)
+            if callee.last in ("to_2tuple", "to_ntuple", "to_3tuple") and args:
+                return args[0] if isinstance(args[0], tuple) else (args[0],) * (3 if "3" in name else 2)
         if name.startswith(MODEL_LIBRARIES) and self._makes_model(name):
             return self.opaque_module(name, args, kwargs, site)
         if self.operations is not None and contains_tensor([*args, *kwargs.values()]):
@@ -276,6 +283,8 @@ class Externals(Arrays):
             return args[0] if args else next(iter(kwargs.values()), Unknown(name))
         if name == "torch.nn.utils.rnn.pad_packed_sequence":
             return (args[0] if args else Unknown(name)), Unknown("lengths", tensor=True)
+        if name.endswith(".data_parallel") and len(args) > 1:
+            return self.call(args[0], args[1] if isinstance(args[1], list) else [args[1]], {}, site)
         if name in WRAPPERS:
             return args[0] if args else kwargs.get("module", kwargs.get("model", Unknown(name)))
         if name in SPECTRAL and args:

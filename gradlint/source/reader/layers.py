@@ -109,6 +109,8 @@ def _layers() -> dict[str, Layer]:
             f"ConstantPad{d}d": Layer("reshape", "pad", "padding, value=0"),
             f"CircularPad{d}d": Layer("reshape", "pad", "padding"),
         }
+    table["DropPath"] = Layer("dropout", "drop_path", "drop_prob=0.0, scale_by_keep=True")
+    table["StochasticDepth"] = Layer("dropout", "drop_path", "p, mode='row'")
     for name in ("Dropout", "AlphaDropout", "FeatureAlphaDropout"):
         table[name] = Layer("dropout", "dropout", "p=0.5, inplace=False")
     activations = {

@@ -239,7 +239,7 @@ class Objects(Modules):
             case "T" | "mT" | "H":
                 assert self.operations is not None
                 return self.operations.function("transpose", [tensor, -2, -1], {}, site)
-            case "is_cuda" | "is_sparse" | "is_quantized" | "is_nested":
+            case "is_cuda" | "is_xpu" | "is_mps" | "is_meta" | "is_sparse" | "is_quantized" | "is_nested":
                 return False
         if name in TENSOR_FACTS:
             return Unknown(f"the {name} of a tensor")

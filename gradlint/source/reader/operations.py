@@ -237,6 +237,12 @@ class Operations:
         """Call a torch.nn module that has its own forward there."""
         layer = LAYERS.get(module.torch)
         x = self.tensor(args[0], site) if args else self.tensor(kwargs.get("input"), site)
+        if layer is not None and layer.kind == "embedding" and x is None:
+            arrays = {k: v for k, v in module.parameters.items() if isinstance(v, Array)}
+            width = laws.size(module.arguments.get("embedding_dim"))
+            return self.builder.emit(
+                "embedding", layer.op, [], site, module.arguments, (None, None, width), arrays, module
+            )
         if layer is None or x is None:
             return self.unknown(module.class_name, args, kwargs, site, module)
         a = dict(module.arguments)
@@ -265,6 +271,13 @@ class Operations:
             case "pool":
                 shape = self._pooled(layer.op, x.shape, int(module.torch[-2]), a)
             case "dropout":
+                if layer.op == "drop_path":
+                    a = {"p": a.get("drop_prob", a.get("p")), "unit": "sample"}
+                    return (
+                        x
+                        if a["p"] in (0, None)
+                        else self.builder.emit("dropout", "drop_path", [x], site, a, x.shape, module=module)
+                    )
                 if a.get("p") == 0:
                     return x
                 a = {"p": a.get("p"), "unit": "channel" if module.torch[-1] == "d" else "element"}

@@ -37,7 +37,7 @@ RECURSION = 8_000
 CONFIGURATIONS = frozenset(["config", "cfg", "conf", "configs", "params", "hparams", "model_args", "args"])
 """Argument names under which people pass the one configuration class of a file."""
 
-MAX_OPERATIONS = 30_000
+MAX_OPERATIONS = 12_000
 """Operations in all graphs of one file; further models are named and left unread."""
 
 MAX_LITERALS = 4

@@ -25,9 +25,6 @@ from gradlint.source.reader.values import (
     merge,
 )
 
-LONG_LOOP = 4_000
-"""Steps after which a loop that builds nothing counts as a training loop and is left."""
-
 MAX_ROUNDS = 10_000
 """Rounds of one loop with a known length."""
 
@@ -289,9 +286,8 @@ class Statements(Expressions):
             )
         started, events = self.steps, self.events
         for n, item in enumerate(items):
-            if n >= MAX_ROUNDS or (
-                self.operations is None and self.steps - started > LONG_LOOP and self.events == events
-            ):
+            if n >= MAX_ROUNDS or self.is_idle(started, events):
+                self._forget(node, frame)
                 return None
             self.assign(node.target, item, frame)
             jump = self.execute(node.body, frame)
@@ -300,6 +296,13 @@ class Statements(Expressions):
             if jump is not None and jump.kind != "continue":
                 return jump
         return None
+
+    def _forget(self, loop: ast.For | ast.While, frame: Frame) -> None:
+        """What a loop that was left early computes is not known."""
+        for name in sorted(_read_names(loop.body)):
+            held = frame.names.get(name)
+            if isinstance(held, (int, float, str, list, dict, set, tuple)):
+                frame.names[name] = Unknown("computed in a long loop", numeric=isinstance(held, (int, float)))
 
     def _element(self, value: Any, site: Site) -> Any:
         if isinstance(value, Tensor) and self.operations is not None:
@@ -348,7 +351,8 @@ class Statements(Expressions):
                 return None
             if jump is not None and jump.kind != "continue":
                 return jump
-            if self.steps - started > LONG_LOOP and self.events == events:
+            if self.is_idle(started, events):
+                self._forget(node, frame)
                 return None
         return None
 
