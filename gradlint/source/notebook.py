@@ -45,6 +45,8 @@ def read_notebook(path: str, raw: bytes) -> Notebook:
     try:
         content = json.loads(raw.decode("utf-8-sig"))
         cells = content["cells"] if "cells" in content else [c for w in content["worksheets"] for c in w["cells"]]
+        if not isinstance(cells, list):
+            raise TypeError("cells are no list")
         language = (content.get("metadata") or {}).get("kernelspec", {}).get("language", "python")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UnreadableError("not a notebook: it is not the JSON that Jupyter writes") from error

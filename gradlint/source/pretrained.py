@@ -14,14 +14,14 @@ from gradlint.source.things import ClassThing, External, Instance, Member, Plain
 from gradlint.source.value import Call
 
 _FAMILIES: tuple[tuple[str, str], ...] = (
-    ("speech", r"whisper|wav2vec|hubert|wavlm|data2vec-audio|sew"),
-    ("clip", r"clip|siglip|align-"),
+    ("speech", r"whisper|wav2vec|hubert|wavlm|data2vec-audio|\bsew\b"),
+    ("clip", r"clip|siglip|\balign-"),
     ("vit", r"vit|swin|deit|beit|\bmae\b|dino|eva0?2|cait|pvt|twins|segformer|maxvit|poolformer|xcit|levit|coat"),
-    ("t5", r"t5|ul2|pegasus|\bbart|mbart|bart\b|prophetnet|marian|opus-mt|nllb|m2m"),
+    ("t5", r"(?<![a-z])(flan-?|m|by|long|code)?t5|ul2|pegasus|\bbart|mbart|bart\b|prophetnet|marian|opus-mt|nllb|m2m"),
     (
         "decoder-1b",
         r"llama|mistral|mixtral|qwen|falcon|gemma|\bphi-|opt-(1|2|6|13|30|66)|bloom|pythia-(1|2|6|12)|gpt-?j|gpt-neox"
-        r"|gpt-neo-(1|2)|baichuan|chatglm|internlm|deepseek|yi-|vicuna|alpaca|stablelm|starcoder|mpt-|olmo|codegen-(2|6)",
+        r"|gpt-neo-(1|2)|baichuan|chatglm|internlm|deepseek|\byi-|vicuna|alpaca|stablelm|starcoder|mpt-|olmo|codegen-(2|6)",
     ),
     ("gpt2", r"gpt|opt-|pythia|bloom-560|codegen|ctrl\b|transfo-xl|xlnet"),
     (

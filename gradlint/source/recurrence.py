@@ -75,8 +75,8 @@ def _loop(loop: ast.For | ast.While, weights: set[str], me: str) -> ast.AST | No
                 flows.setdefault(name, set()).update(read)
                 weighted.setdefault(name, set()).update(through)
                 places.setdefault(name, statement)
-    for name in flows:
-        seen, queue, through_weight = {name}, [(r, r in weighted[name]) for r in flows[name]], False
+    for name, read_by in flows.items():
+        seen, queue, through_weight = {name}, [(r, r in weighted[name]) for r in read_by], False
         while queue:
             current, by_weight = queue.pop()
             if current == name:
