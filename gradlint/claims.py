@@ -160,3 +160,8 @@ def activations_after(graph: ModelGraph, layers: Sequence[Node]) -> tuple[str, .
     """Names of the activations that the layers feed, in order."""
     found = {a.id: a.name for layer in layers for a in feeds(graph, layer).activations}
     return tuple(name for _, name in sorted(found.items()))
+
+
+def at(location: Location | None, message: str) -> list[Related]:
+    """A related place, if it is known."""
+    return [Related(location, message)] if location is not None else []

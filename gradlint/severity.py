@@ -44,23 +44,31 @@ def _exponent(value: float) -> float:
     return math.log10(value) if value > 0 and math.isfinite(value) else (math.inf if value > 0 else -math.inf)
 
 
-class BandOptions(RuleOptions, frozen=True):
-    """Thresholds on the gradient of a path, shared by the rules of GL1 to GL3.
+class RatioOptions(RuleOptions, frozen=True):
+    """Thresholds on the gradient ratio g of a path.
 
     `ratio_plain` is for SGD, whose step is proportional to the gradient, `ratio_adaptive` for all others and
-    the unknown; `absolute` for the norm of a weight gradient under the mean-reduced loss; `forward` for the
-    std of an activation. Two small studies set them (176 and 103 nets; docs/theory).
+    the unknown. Two small studies set them (176 and 103 nets).
     """
 
     ratio_plain: Band = Band((1e-2, 1e2), (1e-3, 1e3), (1e-5, 1e5))
     ratio_adaptive: Band = Band((1e-3, 10**2.5), (1e-4, 1e3), (1e-6, 1e6))
-    absolute: Band = Band((1e-4, 10**2.5), (1e-5, 1e3), (1e-6, 1e5))
-    forward: Band = Band((1e-3, 1e3), (1e-5, 1e5), (0.0, math.inf))
 
     def ratio(self, algorithm: str | None) -> Bands:
         """The ratio's bands under an optimizer."""
         plain = (algorithm or "").lower() in PLAIN_OPTIMIZERS
         return (self.ratio_plain if plain else self.ratio_adaptive).log10()
+
+
+class BandOptions(RatioOptions, frozen=True):
+    """Thresholds on all three numbers of a path, shared by the rules of GL1 to GL3.
+
+    `absolute` is for the norm of a weight gradient under the mean-reduced loss, `forward` for the std of an
+    activation.
+    """
+
+    absolute: Band = Band((1e-4, 10**2.5), (1e-5, 1e3), (1e-6, 1e5))
+    forward: Band = Band((1e-3, 1e3), (1e-5, 1e5), (0.0, math.inf))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from gradlint.source.script import Script
 class Fp16WithoutScaler(Rule):
     """
     ## What it does
-    Looks for a training step under float16 autocast with no GradScaler. bfloat16 needs none.
+    Looks for a training step under float16 autocast in a file without any GradScaler. bfloat16 needs none.
 
     ## Why it hurts
     float16 holds nothing smaller than 6e-8. Gradients below that become zero, first in the layers farthest from
@@ -70,6 +70,9 @@ for _ in range(100):
     GOOD = BAD.replace("torch.float16", "torch.bfloat16")
 
     def check_script(self, script: Script) -> Iterator[Finding]:
+        # With a scaler or bfloat16 anywhere in the file the plain step may be the branch that needs none.
+        if "GradScaler" in script.text or "bfloat16" in script.text or any(step.scaler for step in script.steps):
+            return
         for step in script.steps:
             if step.autocast != "float16" or step.scaler or step.framework != "plain" or step.backward is None:
                 continue

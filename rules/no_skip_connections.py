@@ -123,7 +123,8 @@ for _ in range(100):
         health = predicted_path(profile, layers, context.algorithm, self.options)
         severity = claims.claimed(health, graph, profile)
         # Without a norm the init or the activations are the nearer cause, and have rules of their own.
-        harmful = severity is not Severity.INFO and run.has_norm and health.ratio_severity is not None
+        ratio = health.ratio_severity
+        harmful = severity is not Severity.INFO and run.has_norm and ratio is not None and ratio is not Severity.INFO
         if len(run.layers) <= self.options.layers and not harmful:
             return
         location = claims.place(graph, run.layers[0])

@@ -15,7 +15,7 @@ from gradlint.probe.experiment import Experiment, Measurements
 from gradlint.probe.judging import classify_log10, growth_per_step
 from gradlint.replay import UNROLLED, plain_number
 from gradlint.rule import Context, Rule
-from gradlint.severity import BandOptions, power, show, vanishing
+from gradlint.severity import RatioOptions, power, show, vanishing
 from gradlint.verdicts import unmeasured
 
 REMEDIES = {
@@ -25,7 +25,7 @@ REMEDIES = {
 }
 
 
-class RecurrenceOptions(BandOptions, frozen=True):
+class RecurrenceOptions(RatioOptions, frozen=True):
     """`steps`: recurrences over fewer time steps than this are not looked at."""
 
     steps: int = 10
@@ -33,7 +33,8 @@ class RecurrenceOptions(BandOptions, frozen=True):
 
 @dataclass(frozen=True)
 class RecurrenceSubject:
-    """The recurrent node, its time steps, and log10 of the predicted ‖∂h_T/∂h_0‖."""
+    """The recurrent node, its time steps (`assumed` where neither graph nor script says), and log10 of the
+    predicted ‖∂h_T/∂h_0‖."""
 
     node: str
     steps: int
@@ -41,6 +42,7 @@ class RecurrenceSubject:
     algorithm: str | None
     claimed: Severity
     remedy: Experiment
+    assumed: bool = False
 
 
 def _time_steps(graph: ModelGraph, node: Node) -> int | None:
@@ -161,9 +163,7 @@ for _ in range(100):
             location = claims.place(graph, node)
             if severity is None or location is None:
                 continue
-            if steps is None:
-                severity = Severity.INFO
-            yield self._found(node, location, recurrence, severity, graph, profile, context)
+            yield self._found(node, location, recurrence, severity, steps is None, graph, profile, context)
 
     def _found(
         self,
@@ -171,12 +171,13 @@ for _ in range(100):
         location: Location,
         recurrence: RecurrenceProfile,
         severity: Severity,
+        assumed: bool,
         graph: ModelGraph,
         profile: Profile,
         context: Context,
     ) -> Finding:
         steps, total = recurrence.steps, recurrence.total
-        low = "low" in (profile.confidence, graph.confidence)
+        low = assumed or "low" in (profile.confidence, graph.confidence)
         # Only the first steps starve: the last ones train, and T may be another in the user's data.
         claimed = Severity.WARNING if severity is Severity.ERROR and not low else Severity.INFO
         law, label = ("lstm_forget_bias", "forget bias") if node.op == "lstm" else ("orthogonal", "orthogonal init")
@@ -184,14 +185,14 @@ for _ in range(100):
         return self.finding(
             location,
             f"of the gradient at the last state of `{node.name}` a predicted {show(total)} reaches the first of its "
-            f"{steps} time steps, and the model reads only that state",
+            f"{steps} time steps{' (assumed)' if assumed else ''}, and the model reads only that state",
             help=REMEDIES.get(node.op, REMEDIES["rnn"]),
             severity=claimed,
             evidence=Evidence(predicted_gradient_ratio=power(total), numbers={"time_steps": steps}),
             model=claims.model_key(graph),
             optimizer=context.algorithm,
             confidence=claims.confidence(graph, profile),
-            subject=RecurrenceSubject(node.name, steps, total, context.algorithm, claimed, remedy),
+            subject=RecurrenceSubject(node.name, steps, total, context.algorithm, claimed, remedy, assumed),
         )
 
     def experiments(self, finding: Finding) -> list[Experiment]:
@@ -222,6 +223,5 @@ for _ in range(100):
         told = f"{show(total)} measured over {len(unrolled.hidden_state_gradients)} steps"
         if severity is None:
             return Verdict(Outcome.REFUTED, f"{told}, healthy", Severity.INFO, evidence)
-        return Verdict(
-            Outcome.CONFIRMED, told, Severity.WARNING if severity is Severity.ERROR else Severity.INFO, evidence
-        )
+        harmful = severity is Severity.ERROR and not subject.assumed
+        return Verdict(Outcome.CONFIRMED, told, Severity.WARNING if harmful else Severity.INFO, evidence)

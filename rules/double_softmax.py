@@ -1,0 +1,111 @@
+"""GL601: the model's output is normalised once by the model and again by the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gradlint import claims
+from gradlint.finding import Finding, Severity
+from gradlint.graph.model import ModelGraph, Node
+from gradlint.graph.profile import Profile
+from gradlint.rule import Context, Rule
+
+DOUBLED = {
+    ("softmax", "cross_entropy"): ("`softmax`", "`CrossEntropyLoss`", "a second softmax"),
+    ("log_softmax", "cross_entropy"): ("`log_softmax`", "`CrossEntropyLoss`", "a second log-softmax"),
+    ("sigmoid", "bce_with_logits"): ("`sigmoid`", "`BCEWithLogitsLoss`", "a second sigmoid"),
+}
+
+
+class DoubleSoftmax(Rule):
+    """
+    ## What it does
+    Looks for a model that ends in softmax or log-softmax and is trained with CrossEntropyLoss, or in sigmoid with
+    BCEWithLogitsLoss. Only where the model has a single output and the script a single kind of loss.
+
+    ## Why it hurts
+    The loss applies a softmax of its own. Fed with probabilities it never sees values outside [0, 1]: over ten
+    classes the best it can reach is 1.46 instead of 0, and the gradient shrinks as the first softmax saturates. A
+    log-softmax applied twice changes nothing and is only reported as an info.
+
+    ## Example
+    ```python
+    model = nn.Sequential(nn.Linear(64, 10), nn.Softmax(dim=1))
+    criterion = nn.CrossEntropyLoss()
+    ```
+
+    ## Use instead
+    ```python
+    model = nn.Sequential(nn.Linear(64, 10))
+    criterion = nn.CrossEntropyLoss()
+    ```
+
+    ## How it is confirmed
+    There is nothing to measure: what is applied twice is written in the source.
+
+    ## Fix safety
+    No fix is offered: code that reads probabilities from the model would change its meaning.
+
+    ## Options
+    None.
+
+    ## References
+    - PyTorch, torch.nn.CrossEntropyLoss
+    """
+
+    code = "GL601"
+    name = "double-softmax"
+    since = "0.1"
+    severity = Severity.WARNING
+    BAD = """\
+import torch
+from torch import nn
+
+model = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 10), nn.Softmax(dim=1))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+criterion = nn.CrossEntropyLoss()
+for _ in range(100):
+    x, y = torch.randn(32, 16), torch.randint(0, 10, (32,))
+    optimizer.zero_grad()
+    criterion(model(x), y).backward()
+    optimizer.step()
+"""
+    GOOD = BAD.replace(", nn.Softmax(dim=1)", "")
+
+    def check_graph(self, graph: ModelGraph, profile: Profile, context: Context) -> Iterator[Finding]:
+        outputs = list(graph.of_kind("output"))
+        if len(outputs) != 1 or len(outputs[0].inputs) != 1 or not _one_loss(context):
+            return
+        last = _unwrapped(graph, graph.nodes[outputs[0].inputs[0]])
+        doubled = DOUBLED.get((last.op, graph.loss.kind))
+        location = last.location or last.constructor or graph.location
+        if doubled is None or location is None:
+            return
+        ends, loss, again = doubled
+        yield self.finding(
+            location,
+            f"the model ends in {ends} and {loss} applies {again}",
+            help=f"return the input of {ends} from the model while training",
+            severity=Severity.INFO if last.op == "log_softmax" else None,
+            related=claims.at(graph.loss.location, "the loss"),
+            model=claims.model_key(graph),
+            optimizer=context.algorithm,
+            confidence=graph.confidence,
+            needs_probe=False,
+        )
+
+
+def _one_loss(context: Context) -> bool:
+    """Whether the script has one model and losses of one kind, so that the loss surely reads this output."""
+    script = context.script
+    if script is None:
+        return True
+    kinds = {name.rsplit(".", 1)[-1] for call in script.losses for name in call.callee[:1]}
+    return len(kinds) <= 1 and len(script.models) <= 1
+
+
+def _unwrapped(graph: ModelGraph, node: Node) -> Node:
+    """The node behind views, squeezes and the like."""
+    while node.kind == "reshape" and len(node.inputs) == 1 and node.op != "detach":
+        node = graph.nodes[node.inputs[0]]
+    return node

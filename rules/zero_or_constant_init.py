@@ -1,0 +1,133 @@
+"""GL202: a hidden layer starts with the same value in every weight."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gradlint import claims
+from gradlint.finding import Evidence, Finding, Outcome, Severity, Verdict
+from gradlint.graph.model import InitLaw, ModelGraph, Node
+from gradlint.graph.profile import Profile
+from gradlint.graph.topology import topology
+from gradlint.probe.experiment import Experiment, Measurements
+from gradlint.rule import Context, Rule
+from gradlint.severity import number
+from gradlint.verdicts import unmeasured
+
+
+class ZeroOrConstantInit(Rule):
+    """
+    ## What it does
+    Looks for a hidden Linear or convolution whose weights all start at zero or at one constant. Output layers,
+    residual branches that start at zero, gates, frozen filters and layers with a single unit are left alone.
+
+    ## Why it hurts
+    Units with equal weights compute the same and receive the same gradient: they stay equal for ever, and the
+    layer is worth one unit. At zero nothing passes in either direction.
+
+    ## Example
+    ```python
+    nn.init.constant_(self.hidden.weight, 0.1)
+    ```
+
+    ## Use instead
+    ```python
+    nn.init.kaiming_normal_(self.hidden.weight, nonlinearity="relu")
+    ```
+
+    ## How it is confirmed
+    The weight gradients of the layers before it are measured on one batch: zero behind a zero layer confirms.
+    The symmetry of a constant layer is certain and is not measured.
+
+    ## Fix safety
+    No fix is offered.
+
+    ## Options
+    None.
+
+    ## References
+    - Goodfellow et al., Deep Learning, 2016, §8.4
+    """
+
+    code = "GL202"
+    name = "zero-or-constant-init"
+    since = "0.1"
+    severity = Severity.WARNING
+    BAD = """\
+import torch
+from torch import nn
+
+hidden = nn.Linear(64, 64)
+nn.init.zeros_(hidden.weight)
+net = nn.Sequential(nn.Linear(64, 64), nn.Tanh(), hidden, nn.Tanh(), nn.Linear(64, 10))
+optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+criterion = nn.CrossEntropyLoss()
+for _ in range(100):
+    x, y = torch.randn(32, 64), torch.randint(0, 10, (32,))
+    optimizer.zero_grad()
+    criterion(net(x), y).backward()
+    optimizer.step()
+"""
+    GOOD = BAD.replace("nn.init.zeros_(hidden.weight)", "nn.init.xavier_uniform_(hidden.weight)")
+
+    def check_graph(self, graph: ModelGraph, profile: Profile, context: Context) -> Iterator[Finding]:
+        if graph.pretrained:
+            return
+        groups: dict[object, list[tuple[Node, InitLaw]]] = {}
+        for node in graph.of_kind("linear", "conv", "conv_transpose"):
+            law = graph.weight_law(node)
+            if law is not None and self._symmetric(graph, node, law):
+                groups.setdefault(law.location or node.name, []).append((node, law))
+        for group in groups.values():
+            node, law = group[0]
+            location = law.location or claims.place(graph, node)
+            if location is None:
+                continue
+            zero = not law.mean
+            layers = [n for n, _ in group]
+            yield self.finding(
+                location,
+                f"every weight of {claims.listed([n.name for n in layers])} starts at {number(law.mean or 0.0)}: "
+                + ("no signal and no gradient passes" if zero else "its units are equal and stay equal"),
+                help="draw the weights at random: He init before a rectifier, Xavier before tanh",
+                related=claims.further(layers, "initialised so", beside=location),
+                model=claims.model_key(graph),
+                optimizer=context.algorithm,
+                confidence=claims.confidence(graph, profile),
+                needs_probe=zero,
+                subject=tuple(_before(graph, node)),
+            )
+
+    def _symmetric(self, graph: ModelGraph, node: Node, law: InitLaw) -> bool:
+        paths = topology(graph)
+        parameter = graph.parameter.get(node.parameters.get("weight", ""))
+        if law.distribution != "constant" or law.partial or law.origin != "explicit" or law.mean is None:
+            return False
+        if parameter is None or not parameter.trainable or len(parameter.aliases) > 0:
+            return False
+        if any(size == 1 for size in parameter.shape[:1]) or "lora" in node.name.lower():
+            return False
+        if node.id in paths.innermost or node.id in paths.side or not paths.before_weights[node.id]:
+            return False
+        return (node.attributes.get("groups") or 1) == 1
+
+    def experiments(self, finding: Finding) -> list[Experiment]:
+        return [Experiment("baseline")]
+
+    def judge(self, finding: Finding, seen: Measurements) -> Verdict:
+        baseline = seen.baseline
+        layers = [baseline.layers[name] for name in finding.subject if name in baseline.layers] if baseline else []
+        norms = [layer.weight_gradient for layer in layers if layer.weight_gradient is not None]
+        if not norms:
+            return unmeasured(seen, "no layer stands before it, so that nothing can be measured")
+        smallest = min(norms)
+        evidence = Evidence(numbers={"measured_weight_gradient": smallest})
+        if smallest == 0:
+            return Verdict(Outcome.CONFIRMED, "the layers before it get no gradient", Severity.ERROR, evidence)
+        told = f"the layers before it get a gradient of {number(smallest)} and more"
+        return Verdict(Outcome.REFUTED, told, Severity.INFO, evidence)
+
+
+def _before(graph: ModelGraph, node: Node) -> list[str]:
+    paths = topology(graph)
+    return [graph.nodes[i].name for i in range(node.id) if paths.weighted_mask >> i & 1 and paths.reaches(i, node.id)]
