@@ -404,7 +404,11 @@ def _last(found: re.Match[str], item: InputSpec) -> list[tuple[int, ...]]:
 
 
 def _larger(found: re.Match[str], item: InputSpec) -> list[tuple[int, ...]]:
-    return [(*item.shape[:2], *[s * k for s in item.shape[2:]]) for k in (2, 4, 8)] if len(item.shape) > 2 else []
+    return (
+        [(*item.shape[:2], *[int(s * k) for s in item.shape[2:]]) for k in (4 / 3, 2, 4, 8)]
+        if len(item.shape) > 2
+        else []
+    )
 
 
 def _matched(found: re.Match[str], item: InputSpec) -> list[tuple[int, ...]]:
