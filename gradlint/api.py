@@ -61,10 +61,10 @@ class Report:
 
     @cached_property
     def zero_gated(self) -> frozenset[str]:
-        """Layers on a residual branch that a zero-initialised weight switches off, by design."""
+        """What a zero-initialised weight at the end of a residual branch cuts off from the gradient, by design."""
         silent = {n.id for n in self.graph.nodes if self._seen(n) and self._seen(n).weight_norm == 0}
         gated = {i for skip in topology(self.graph).skips if skip.branch & silent for i in skip.branch}
-        return frozenset(self.graph.nodes[i].name for i in gated)
+        return frozenset(self.graph.nodes[i].name for i in gated - silent)
 
     @property
     def _weighted(self) -> list[Node]:

@@ -167,15 +167,17 @@ def health(
 ) -> Health:
     """Judge a path by its hidden layers' names, in order from the input.
 
-    The ratio is taken between `first` and `last`, by default the ends of `layers` (leave the output layer out:
-    h_last is the last *hidden* activation). `scale_free` layers feed a normalisation: no absolute explosion is
+    The ratio is taken between `first` and `last`, by default the ends of `layers` that are not `zero_gated` (leave
+    the output layer out: h_last is the last *hidden* activation). `scale_free` layers feed a normalisation: no absolute explosion is
     tested on them. `zero_gated` layers sit on a branch that starts at zero: their literal 0 is by design and not
     judged. `claimed` is the predicted class, see `classify`.
     """
     if measurement is None or measurement.error or not layers:
         return Health(None, measured=False)
     bands = ratio_bands(optimizer)
-    ratio = gradient_ratio(measurement, first or layers[0], last or layers[-1])
+    open_layers = [name for name in layers if name not in zero_gated] or layers
+    first, last = first or open_layers[0], last or open_layers[-1]
+    ratio = gradient_ratio(measurement, first, last)
     seen = [measurement.layers[name] for name in layers if name in measurement.layers]
     judged = [layer for layer in seen if layer.name not in zero_gated]
     gradients = [(layer.name, layer.weight_gradient) for layer in judged if layer.weight_gradient is not None]
@@ -185,7 +187,7 @@ def health(
     reasons = []
     classes = []
     for what, pair, limits in (
-        ("gradient ratio", (first or layers[0], ratio.median) if ratio else None, bands),
+        ("gradient ratio", (first, ratio.median) if ratio else None, bands),
         ("smallest weight gradient", _least(gradients), _below(ABSOLUTE)),
         ("largest weight gradient", _most(explodable), _above(ABSOLUTE)),
         ("smallest activation std", _least(signals), _below(FORWARD)),

@@ -41,7 +41,7 @@ def test_a_healthy_net_is_healthy():
 
 
 def test_the_assertion_fails_with_the_table():
-    with pytest.raises(AssertionError, match="(?s)unhealthy gradients.*layer"):
+    with pytest.raises(AssertionError, match=r"(?s)unhealthy gradients.*layer"):
         assert_healthy(stack(10, nn.Sigmoid), batch(), nn.CrossEntropyLoss())
 
 

@@ -49,7 +49,7 @@ raise RuntimeError("went on after it was to stop")
 
 def script(tmp_path, text):
     path = tmp_path / "train.py"
-    path.write_text(textwrap.dedent(text))
+    path.write_text(text)
     return path
 
 
@@ -78,9 +78,8 @@ def test_more_steps_give_the_curve_and_another_rate_another_curve(tmp_path):
 
 
 def test_two_optimizers_are_two_models(tmp_path):
-    gan = (
-        HEAD
-        + """
+    gan = HEAD + textwrap.dedent(
+        """
     g, d = nn.Linear(4, 8), nn.Linear(8, 1)
     og, od = torch.optim.Adam(g.parameters(), 1e-3), torch.optim.Adam(d.parameters(), 1e-3)
     for _ in range(50):
@@ -93,7 +92,7 @@ def test_two_optimizers_are_two_models(tmp_path):
         og.step()
     """
     )
-    outcome = run_script(script(tmp_path, textwrap.dedent(gan)), seconds=60)
+    outcome = run_script(script(tmp_path, gan), seconds=60)
     assert outcome.failed is None, outcome.output
     assert [w.graph.nodes[-2].attributes.get("out_features") for w in outcome.watched] == [1, 8]
     assert outcome.watched[0].calls == 2
@@ -101,9 +100,8 @@ def test_two_optimizers_are_two_models(tmp_path):
 
 
 def test_lbfgs_is_asked_for_its_gradient(tmp_path):
-    text = (
-        HEAD
-        + """
+    text = HEAD + textwrap.dedent(
+        """
     net, x = nn.Linear(4, 1), torch.randn(16, 4)
     optimizer = torch.optim.LBFGS(net.parameters())
     def closure():
@@ -114,7 +112,7 @@ def test_lbfgs_is_asked_for_its_gradient(tmp_path):
     optimizer.step(closure)
     """
     )
-    outcome = run_script(script(tmp_path, textwrap.dedent(text)), seconds=60)
+    outcome = run_script(script(tmp_path, text), seconds=60)
     assert outcome.watched and outcome.watched[0].optimizer == "LBFGS", outcome.output
 
 
