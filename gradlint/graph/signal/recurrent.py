@@ -128,15 +128,18 @@ def _rnn(
 def _lstm(
     site: Site, z: Signal, state: float, q_h: float, power: float, recurrent: float
 ) -> tuple[Signal, float, Parts]:
-    """q_c = E σ²(q_c + E tanh²), q_h = E σ²·E tanh(c)²."""
+    """q_c = E σ²(q_c + E tanh²) + 2 E σ²·E g c, q_h = E σ²·E tanh(c)²; the cross term E g c = E σ·s_g·E g²/(1 − E σ)
+    is what inputs that persist over time (a bias, a layer below) add up to in the cell."""
     gate, gate_slope = _square(z, _SIGMOID), _slope(z, _SIGMOID)
     new, new_slope = activate(z, _function(_TANH)), _slope(z, _TANH)
     q_new = math.exp(new.log_q)
-    q_c = gate * (state + q_new)
+    shared = activate(z, _function(_SIGMOID))
+    mean = math.exp(0.5 * shared.log_q) * shared.m
+    persists = mean * max(new.s, 0.0) * q_new / (1.0 - mean) if state else 0.0
+    q_c = gate * (state + q_new) + 2.0 * mean * mean * persists
     c = replace(new, log_q=log(q_c))
     out = activate(c, _function(_TANH))
     q_tanh_c, enter = math.exp(out.log_q), gate * _slope(c, _TANH)
-    shared = activate(z, _function(_SIGMOID))
     ds, dc = (1.0 - (1.0 - out.ds) * shared.s, 1.0 - (1.0 - out.dc) * shared.c)
     h = replace(out, log_q=log(gate * q_tanh_c), ds=ds, dc=dc)
     inner = gate_slope * (q_new + state) + gate * new_slope  # Σ over i, f, g of ∂z, for ∂L/∂c of 1
@@ -147,14 +150,16 @@ def _lstm(
 def _gru(
     site: Site, z: Signal, state: float, q_h: float, power: float, recurrent: float
 ) -> tuple[Signal, float, Parts]:
-    """h′ = (1 − z)n + z·h with n = tanh(Wx + r·Uh)."""
+    """h′ = (1 − z)n + z·h with n = tanh(Wx + r·Uh); E n h = s_n·E n² for inputs that persist."""
     gate, gate_slope = _square(z, _SIGMOID), _slope(z, _SIGMOID)
     q_z = math.exp(z.log_q)
     inner = replace(z, log_q=log(max(q_z - recurrent * (1.0 - gate), 0.0)))
     new, new_slope = activate(inner, _function(_TANH)), _slope(inner, _TANH)
     q_new = math.exp(new.log_q)
-    total = gate * (q_new + q_h)
     shared = activate(z, _function(_SIGMOID))
+    mean = math.exp(0.5 * shared.log_q) * shared.m
+    persists = max(new.s, 0.0) * q_new if q_h else 0.0
+    total = gate * (q_new + q_h) + 2.0 * (mean - gate) * persists
     ds, dc = (1.0 - (1.0 - new.ds) * shared.s, 1.0 - (1.0 - new.dc) * shared.c)
     h = replace(new, log_q=log(total), ds=ds, dc=dc)
     to_new = gate * new_slope

@@ -1,0 +1,198 @@
+"""How near the prediction comes to one forward and backward pass: prints a table by family.
+
+Truth: float64, N(0, 1) input (uniform ids), cross-entropy on random labels, mean log10 over seeds.
+Run: python benchmarks/prediction.py [--seeds 5] [--only SUBSTRING] [--verbose]
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from prediction_nets import BATCH, cases
+from torch import nn
+
+from gradlint.graph.laws import LawRecorder
+from gradlint.graph.lower import Origins
+from gradlint.graph.model import WEIGHTED, Loss, ModelGraph
+from gradlint.graph.signal import profile
+from gradlint.graph.trace import trace_module
+
+LEAST = 1e-320
+VANISHING, EXPLODING = -6.0, 3.0
+NAIVE_DEPTH, NAIVE_SATURATING = 20, 3
+
+
+@dataclass
+class Row:
+    """Errors of one net in decades, by layer, and its three classes."""
+
+    name: str
+    ratio: list[float] = field(default_factory=list)
+    absolute: list[float] = field(default_factory=list)
+    std: list[float] = field(default_factory=list)
+    inside: int = 0
+    measured: str = ""
+    predicted: str = ""
+    naive: str = ""
+    seconds: float = 0.0
+    trained: float = 0.0
+    unknown: tuple[str, ...] = ()
+
+
+def graph_of(build: Callable[[], nn.Module], x: torch.Tensor) -> ModelGraph:
+    recorder = LawRecorder()
+    torch.manual_seed(0)
+    with recorder:
+        module = build()
+    laws = {name: recorder.law(p) for name, p in module.named_parameters()}
+    traced = trace_module(module, (x,), origins=Origins(laws))
+    from dataclasses import replace
+
+    return replace(traced.graph, loss=Loss("cross_entropy"))
+
+
+def measure(
+    build: Callable[[], nn.Module], shape: tuple[int, ...], seed: int
+) -> tuple[dict[str, float], dict[str, float], float]:
+    """(log10 gradient norm by parameter, log10 std by module, seconds)."""
+    torch.manual_seed(seed)
+    net = build().double().train()
+    x = torch.randint(0, 100, shape[1:]) if shape[0] == 0 else torch.randn(shape, dtype=torch.float64)
+    stds: dict[str, float] = {}
+
+    def keep(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, given: object, out: object) -> None:
+            first = out[0] if isinstance(out, tuple) else out
+            stds[name] = math.log10(max(float(first.detach().std()), LEAST))
+
+        return hook
+
+    for name, module in net.named_modules():
+        if not list(module.children()):
+            module.register_forward_hook(keep(name))
+    start = time.perf_counter()
+    out = net(x)
+    labels = torch.randint(0, out.shape[-1], out.shape[:-1])
+    F.cross_entropy(out.reshape(-1, out.shape[-1]), labels.reshape(-1)).backward()
+    seconds = time.perf_counter() - start
+    norms = {n: math.log10(max(float(p.grad.norm()), LEAST)) for n, p in net.named_parameters() if p.grad is not None}
+    return norms, stds, seconds
+
+
+def classify(values: list[float]) -> str:
+    """From the weight gradients, first to last layer: relative to the last one and absolute."""
+    ratios = [v - values[-1] for v in values]
+    if min(min(ratios), min(values)) <= VANISHING:
+        return "vanishing"
+    return "exploding" if max(max(ratios), max(values)) >= EXPLODING else "healthy"
+
+
+def naive(graph: ModelGraph) -> str:
+    """What counting says: three saturating activations or twenty layers vanish, unless there are skips."""
+    layers = sum(1 for n in graph.nodes if n.kind in WEIGHTED)
+    saturating = sum(1 for n in graph.nodes if n.op in ("sigmoid", "tanh"))
+    skips = any(n.kind == "add" and len(n.inputs) > 1 for n in graph.nodes)
+    if skips:
+        return "healthy"
+    return "vanishing" if saturating >= NAIVE_SATURATING or layers > NAIVE_DEPTH else "healthy"
+
+
+def compare(name: str, build: Callable[[], nn.Module], shape: tuple[int, ...], seeds: int, verbose: bool) -> Row:
+    row = Row(name)
+    x = torch.zeros(shape[1:], dtype=torch.long) if shape[0] == 0 else torch.zeros(shape)
+    graph = graph_of(build, x)
+    profile(graph, batch_size=BATCH)
+    start = time.perf_counter()
+    predicted = profile(graph, batch_size=BATCH)
+    row.seconds, row.unknown = time.perf_counter() - start, predicted.unknown_ops
+    runs = [measure(build, shape, seed) for seed in range(seeds)]
+    row.trained = min(run[2] for run in runs)
+    table = []
+    for layer in predicted.layers:
+        node = graph.nodes[layer.node]
+        names = [p for role, p in node.parameters.items() if "bias" not in role]
+        names = [n for n in names if n in runs[0][0]]
+        if not names or layer.weight_gradient is None:
+            continue
+        truths = [0.5 * math.log10(max(sum(10.0 ** (2.0 * run[0][n]) for n in names), LEAST)) for run in runs]
+        if len(names) == 1:
+            truths = [run[0][names[0]] for run in runs]
+        truth = sum(truths) / seeds
+        std = sum(run[1].get(node.module, math.nan) for run in runs) / seeds
+        table.append((layer, truth, std))
+    if not table:
+        return row
+    last = table[-1]
+    for layer, truth, std in table:
+        row.absolute.append(abs(layer.weight_gradient - truth))
+        row.ratio.append(abs(layer.weight_gradient - last[0].weight_gradient - truth + last[1]))
+        row.inside += layer.weight_band[0] <= truth <= layer.weight_band[1]
+        if layer.activation_std is not None and math.isfinite(std) and math.isfinite(layer.activation_std):
+            row.std.append(abs(layer.activation_std - std))
+        if verbose:
+            print(
+                f"    {layer.name:24} w {layer.weight_gradient:8.2f} {truth:8.2f}   std {layer.activation_std} {std:.2f}"
+            )
+    row.measured = classify([t for _, t, _ in table])
+    row.predicted = classify([layer.weight_gradient for layer, _, _ in table])
+    row.naive = naive(graph)
+    return row
+
+
+def spread(values: list[float]) -> str:
+    """median / p90 / max."""
+    if not values:
+        return "-"
+    ordered = sorted(values)
+    return f"{ordered[len(ordered) // 2]:.3f} / {ordered[int(0.9 * (len(ordered) - 1))]:.2f} / {ordered[-1]:.2f}"
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--seeds", type=int, default=5)
+    options.add_argument("--only", default="")
+    options.add_argument("--verbose", action="store_true")
+    given = options.parse_args()
+    torch.set_num_threads(1)
+    families: dict[str, list[Row]] = defaultdict(list)
+    for family, name, build, shape in cases():
+        if given.only not in f"{family}: {name}":
+            continue
+        try:
+            row = compare(name, build, shape, given.seeds, given.verbose)
+        except Exception as error:
+            print(f"{family}: {name}: {type(error).__name__}: {error}")
+            continue
+        families[family].append(row)
+        worst = max(row.ratio, default=math.nan)
+        wrong = "" if row.measured == row.predicted else f"  MEASURED {row.measured}, PREDICTED {row.predicted}"
+        if given.verbose or worst > 0.5 or wrong or row.unknown or not row.ratio:
+            print(
+                f"{family}: {name}: worst ratio {worst:.2f}, absolute {max(row.absolute, default=math.nan):.2f}", end=""
+            )
+            print(f" {list(row.unknown) or ''}{wrong}", flush=True)
+    families["all"] = [row for rows in list(families.values()) for row in rows]
+    print(
+        "| family | nets | layers | ratio median / p90 / max | absolute | activation std | in band | classes | counting | time |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for family, rows in families.items():
+        layers = sum(len(r.ratio) for r in rows)
+        columns = [spread([e for r in rows for e in getattr(r, which)]) for which in ("ratio", "absolute", "std")]
+        right, counted = (sum(r.measured == getattr(r, w) for r in rows) for w in ("predicted", "naive"))
+        cost = sum(r.seconds for r in rows) / max(sum(r.trained for r in rows), 1e-9)
+        inside = sum(r.inside for r in rows) / max(layers, 1)
+        print(
+            f"| {family} | {len(rows)} | {layers} | {' | '.join(columns)} | {inside:.0%} | {right}/{len(rows)} | {counted}/{len(rows)} | {cost:.2f}× |"
+        )
+
+
+if __name__ == "__main__":
+    main()
