@@ -168,9 +168,9 @@ def health(
     """Judge a path by its hidden layers' names, in order from the input.
 
     The ratio is taken between `first` and `last`, by default the ends of `layers` that are not `zero_gated` (leave
-    the output layer out: h_last is the last *hidden* activation). `scale_free` layers feed a normalisation: no absolute explosion is
-    tested on them. `zero_gated` layers sit on a branch that starts at zero: their literal 0 is by design and not
-    judged. `claimed` is the predicted class, see `classify`.
+    the output layer out: h_last is the last *hidden* activation). `scale_free` layers feed a normalisation: no
+    absolute explosion is tested on them. `zero_gated` layers sit on a branch that starts at zero: their literal 0 is
+    by design and not judged. `claimed` is the predicted class, see `classify`.
     """
     if measurement is None or measurement.error or not layers:
         return Health(None, measured=False)
