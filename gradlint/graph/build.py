@@ -82,8 +82,13 @@ def _build_once(sliced: Slice, seed: int, *, meta: bool) -> BuiltModel:
     recorder = LawRecorder(sliced.root)
     with surroundings(sliced, recorder) as around, recorder, Devices(meta=meta):
         around.draw_from(seed)
-        module = _target(execution)
-        found = _find_module(module, execution)
+        try:
+            found = _find_module(_target(execution), execution)
+        except BuildError as error:
+            if around.stubbed:
+                missing = ", ".join(around.stubbed)
+                raise BuildError(f"{error} (not installed here: {missing})", error.location) from error
+            raise
     laws: dict[str, InitLaw] = {}
     aliases: dict[str, tuple[str, ...]] = {}
     first: dict[int, str] = {}
@@ -105,7 +110,7 @@ def _build_once(sliced: Slice, seed: int, *, meta: bool) -> BuiltModel:
         constructors={path: at for path, m in found.named_modules() if (at := around.constructor_of(m)) is not None},
         aliases=aliases,
         frozen_by=frozen,
-        placeholders=tuple(execution.placeholders),
+        placeholders=tuple(dict.fromkeys([*execution.placeholders, *around.invented])),
         pretrained=any(law.origin == "pretrained" for law in laws.values()),
         notes=tuple(dict.fromkeys([*around.notes, *execution.notes])),
         root=sliced.root,

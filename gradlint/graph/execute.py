@@ -149,6 +149,9 @@ class Execution:
         return None
 
     def _execute(self, statement: ast.stmt, scope: int, path: str) -> None:
+        if isinstance(statement, ast.If):
+            self._execute_branch(statement, scope, path)
+            return
         namespace = self._scope(scope)
         try:
             code = compile(ast.Module([_without_returns(statement)], []), path, "exec")
@@ -158,6 +161,24 @@ class Execution:
         for name in self._shared.get(scope, ()):
             if name in namespace:
                 self._scopes[0][name] = namespace[name]
+
+    def _execute_branch(self, statement: ast.If, scope: int, path: str) -> None:
+        """An `if`, its statements one by one, so that one that fails does not take the others with it."""
+        namespace = self._scope(scope)
+        try:
+            holds = bool(eval(compile(ast.Expression(statement.test), path, "eval"), namespace))
+        except (Exception, SystemExit) as error:
+            self._recover(statement, error, namespace, path)
+            return
+        for inner in statement.body if holds else statement.orelse:
+            self._execute(inner, scope, path)
+        for name in bound_names(statement):
+            if name in namespace or hasattr(builtins, name):
+                continue
+            # No branch binds it under these arguments: a constant of another branch, else an invented value.
+            constant = _constant_for(name, statement)
+            namespace[name] = Unknown(name) if constant is None else constant
+            self._invent(name)
 
     def _recover(self, statement: ast.stmt, error: BaseException, namespace: dict[str, Any], path: str) -> None:
         location = _location_in(error, path, statement)
@@ -239,6 +260,14 @@ class _Returns(ast.NodeTransformer):
 def _without_returns(statement: ast.stmt) -> ast.stmt:
     changed: ast.stmt = _Returns().visit(statement)
     return changed
+
+
+def _constant_for(name: str, statement: ast.stmt) -> Any:
+    for node in ast.walk(statement):
+        match node:
+            case ast.Assign(targets=[ast.Name(id=bound)], value=ast.Constant(value=value)) if bound == name:
+                return value
+    return None
 
 
 def bound_names(statement: ast.stmt) -> list[str]:

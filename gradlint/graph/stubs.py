@@ -85,8 +85,13 @@ class Unknown(int):
 class Checkpoint(dict[str, Any]):
     """What `torch.load` yields while a model is built: a checkpoint of which only the existence is known."""
 
-    def __missing__(self, key: str) -> Any:
+    def __getitem__(self, key: Any) -> Any:
         return Checkpoint()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return Unknown(name)
 
     def get(self, key: str, default: Any = None) -> Any:
         """Every entry is again a checkpoint."""

@@ -67,10 +67,13 @@ def _without_move(func: Any, name: str, args: tuple[Any, ...], keywords: dict[st
 
 
 class Around:
-    """What the surroundings saw: `notes`, and the user's line that constructed each module."""
+    """What the surroundings saw: `notes`, `stubbed` packages, `invented` command-line arguments, and the user's
+    line that constructed each module."""
 
-    def __init__(self) -> None:
+    def __init__(self, stubbed: list[str]) -> None:
         self.notes: list[str] = []
+        self.stubbed = stubbed
+        self.invented: list[str] = []
 
     @staticmethod
     def constructor_of(module: nn.Module) -> Location | None:
@@ -91,8 +94,8 @@ class Around:
 @contextlib.contextmanager
 def surroundings(sliced: Slice, recorder: LawRecorder | None) -> Iterator[Around]:
     """Change what user code calls while a model is built; all is put back afterwards."""
-    around = Around()
     missing = MissingPackages(sliced.root)
+    around = Around(missing.stubbed)
     patches: list[tuple[Any, str, Any]] = []
 
     def patch(owner: Any, name: str, value: Any) -> None:
@@ -209,7 +212,7 @@ def _filled_arguments(patch: Patch, around: Around) -> None:
         for name, value in filled:
             if getattr(found, name, None) is None:
                 setattr(found, name, value)
-                around.notes.append(f"the required argument `{name}` is invented")
+                around.invented.append(name)
         return found, rest
 
     def parse_args(self: argparse.ArgumentParser, args: Any = None, namespace: Any = None) -> Any:

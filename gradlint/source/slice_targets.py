@@ -18,7 +18,7 @@ _OPTIMIZER = re.compile(
 )
 _MODEL_LIBRARIES = re.compile(
     r"^(torchvision\.models\.|timm\.create_model|transformers\..*\.(from_pretrained|from_config)$"
-    r"|segmentation_models_pytorch\.|torch\.hub\.load$|torch\.nn\.Sequential$|peft\.get_peft_model)"
+    r"|segmentation_models_pytorch\.|torch\.hub\.load$|torch\.nn\.[A-Z][A-Za-z0-9]*$|peft\.get_peft_model)"
 )
 _NOT_A_MODEL = re.compile(r"(Tokenizer|Processor|FeatureExtractor|Config|Trainer|Dataset|Loss|_Weights)\b")
 _WRAPPERS = frozenset(["DataParallel", "DistributedDataParallel", "DDP", "compile", "convert_sync_batchnorm", "FSDP"])
@@ -158,6 +158,8 @@ def _makes_model(scopes: Scopes, call: ast.Call) -> bool:
     name = scopes.qualified(call.func)
     if scopes.is_module_class(name):
         return True
+    if name.startswith("torch.nn.") and re.search(r"Loss|Parallel|Parameter|Entropy|Similarity|Distance", name):
+        return False
     return bool(_MODEL_LIBRARIES.match(name)) and not _NOT_A_MODEL.search(name)
 
 
