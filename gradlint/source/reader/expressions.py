@@ -81,7 +81,7 @@ class Expressions(Objects):
         value = self.lookup(node.id, frame)
         if value is None and not self._bound_to_none(node.id, frame):
             value = self.builtin(node.id)
-        return value
+        return value.settled if isinstance(value, Unknown) and value.settled is not None else value
 
     def _bound_to_none(self, name: str, frame: Frame) -> bool:
         current: Frame | None = frame.outward.get(name, frame)
@@ -143,19 +143,16 @@ class Expressions(Objects):
     def binary(self, op: ast.operator, left: Any, right: Any, site: Site) -> Any:
         """left OP right."""
         name, function = BINARY[type(op)]
-        if self.operations is not None and any(isinstance(v, (Tensor, Pieces, Array)) for v in (left, right)):
-            if (
-                any(isinstance(v, (Tensor, Pieces)) for v in (left, right))
-                or self.is_weight(left)
-                or self.is_weight(right)
-            ):
-                if name == "matmul":
-                    return self.operations.function("matmul", [left, right], {}, site)
-                return self.operations.arithmetic(name, left, right, site)
+        if self.operations is not None and any(
+            isinstance(v, (Tensor, Pieces)) or self.is_weight(v) for v in (left, right)
+        ):
+            if name == "matmul":
+                return self.operations.function("matmul", [left, right], {}, site)
+            return self.operations.arithmetic(name, left, right, site)
         if isinstance(left, Array) or isinstance(right, Array):
             return self.array_arithmetic(name, left, right, site)
         if isinstance(left, str) and isinstance(right, Unknown) and name == "add":
-            return Unknown(right.reason, prefix=left, choices=right.choices)
+            return Unknown(right.reason, prefix=left, choices=right.choices, source=right)
         if isinstance(left, str) and name == "mod":
             return self._percent(left, right)
         if name == "bitwise_or" and isinstance(left, dict) and isinstance(right, dict):
@@ -186,9 +183,9 @@ class Expressions(Objects):
                 for a, b in ((left, right), (right, left)):
                     if isinstance(a, sequences) and (not isinstance(b, int) or b * len(a) > MAX_SEQUENCE):
                         return Unknown("a huge sequence")
-            if function in (operator.pow, operator.lshift) and isinstance(left, int) and isinstance(right, int):
-                if right > MAX_EXPONENT or left.bit_length() > MAX_EXPONENT:
-                    return Unknown("a huge number", numeric=True)
+            integers = isinstance(left, int) and isinstance(right, int) and function in (operator.pow, operator.lshift)
+            if integers and (right > MAX_EXPONENT or left.bit_length() > MAX_EXPONENT):
+                return Unknown("a huge number", numeric=True)
             if isinstance(left, (int, float, complex, *sequences, set, frozenset, dict)) and isinstance(
                 right, (int, float, complex, *sequences, set, frozenset, dict)
             ):
@@ -377,7 +374,7 @@ class Expressions(Objects):
         return self.make_function(node, frame)
 
     def _of_joinedstr(self, node: ast.JoinedStr, frame: Frame) -> Any:
-        text, known, choices = "", True, ()
+        text, known, choices, source = "", True, (), None
         for part in node.values:
             value = (
                 self.evaluate(part.value, frame) if isinstance(part, ast.FormattedValue) else self.evaluate(part, frame)
@@ -394,7 +391,12 @@ class Expressions(Objects):
             else:
                 known = False
                 choices = value.choices if isinstance(value, Unknown) else ()
-        return text if known else Unknown("an f-string with a value that is not known", prefix=text, choices=choices)
+                source = value if isinstance(value, Unknown) else None
+        return (
+            text
+            if known
+            else Unknown("an f-string with a value that is not known", prefix=text, choices=choices, source=source)
+        )
 
     def _of_formattedvalue(self, node: ast.FormattedValue, frame: Frame) -> Any:
         return self.evaluate(node.value, frame)

@@ -123,6 +123,7 @@ MATH: dict[str, Any] = {
             "hypot",
         ]
     },
+    "erf": math.erf,
     "floor_divide": operator.floordiv,
     "power": operator.pow,
     "abs": abs,
@@ -160,7 +161,8 @@ TYPES: dict[str, Any] = {
 
 PLAIN_CALLS: dict[str, Any] = {
     "int": int, "float": float, "str": str, "bool": bool, "abs": abs, "round": round, "divmod": divmod, "ord": ord,
-    "chr": chr, "pow": pow, "repr": repr, "bytes": bytes, "complex": complex, "bin": bin, "hex": hex, "frozenset": frozenset,
+    "chr": chr, "pow": pow, "repr": repr, "bytes": bytes, "complex": complex, "bin": bin, "hex": hex,
+    "frozenset": frozenset,
 }  # fmt: skip
 
 MAX_RANGE = 100_000
@@ -285,6 +287,11 @@ class Externals(Arrays):
             return (args[0] if args else Unknown(name)), Unknown("lengths", tensor=True)
         if name.endswith(".data_parallel") and len(args) > 1:
             return self.call(args[0], args[1] if isinstance(args[1], list) else [args[1]], {}, site)
+        if name == "torch.nn.Embedding.from_pretrained":
+            made = self.make_torch("Embedding", [], {}, site)
+            made.parameters["weight"].law = InitLaw("pretrained", origin="pretrained", location=site.location)
+            made.parameters["weight"].trainable = kwargs.get("freeze", True) is False
+            return made
         if name in WRAPPERS:
             return args[0] if args else kwargs.get("module", kwargs.get("model", Unknown(name)))
         if name in SPECTRAL and args:
@@ -472,7 +479,10 @@ class Externals(Arrays):
             return Unknown("a module whose name is not known")
         key = (site.file.path, getattr(site.node, "lineno", 0))
         self.forks[key] = len(found)
-        return self.import_module(found[min(self.decisions.get(key, 0), len(found) - 1)], frame)
+        chosen = found[min(self.decisions.get(key, 0), len(found) - 1)]
+        if name.source is not None:
+            name.source.settled = chosen.removeprefix(name.prefix)
+        return self.import_module(chosen, frame)
 
     def parser_method(self, parser: Instance, name: str) -> Any:
         """Methods of argparse.ArgumentParser."""
@@ -773,6 +783,7 @@ class Externals(Arrays):
         """copy.copy or copy.deepcopy."""
         if isinstance(value, Module):
             memo: dict[int, Any] = {}
+            value.owned |= self.building > 0
             return self._copy_module(value, memo)
         if isinstance(value, Instance):
             return Instance(value.cls, dict(value.attributes), value.open)
@@ -791,6 +802,7 @@ class Externals(Arrays):
         made = copy.copy(module)
         memo[id(module)] = made
         made.owned = False
+
         made.variable = ""
         made.inner = module.inner or self.building > 0
         self.modules.append(made)

@@ -284,7 +284,7 @@ def for_shape(law: InitLaw, shape: Shape) -> InitLaw:
 
 def size(value: Any) -> int | None:
     """A concrete non-negative size, else None."""
-    if isinstance(value, bool) or isinstance(value, Unknown):
+    if isinstance(value, (bool, Unknown)):
         return None
     if isinstance(value, int) and value >= 0:
         return value

@@ -34,7 +34,10 @@ _INSTANCE = "num_features, eps=1e-5, momentum=0.1, affine=False, track_running_s
 _RNN = (
     "input_size, hidden_size, num_layers=1, bias=True, batch_first=False, dropout=0.0, bidirectional=False, proj_size=0"
 )
-_VANILLA = "input_size, hidden_size, num_layers=1, nonlinearity='tanh', bias=True, batch_first=False, dropout=0.0, bidirectional=False"
+_VANILLA = (
+    "input_size, hidden_size, num_layers=1, nonlinearity='tanh', bias=True, batch_first=False, dropout=0.0, "
+    "bidirectional=False"
+)
 _CELL = "input_size, hidden_size, bias=True"
 _POOL = "kernel_size, stride=None, padding=0, dilation=1, return_indices=False, ceil_mode=False"
 _AVG = "kernel_size, stride=None, padding=0"

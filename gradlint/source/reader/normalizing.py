@@ -52,7 +52,7 @@ def _centred(builder: GraphBuilder, x: Tensor) -> int | None:
 
 
 def _spread(builder: GraphBuilder, x: Tensor, inverted: bool) -> tuple[int, Any, bool, float] | None:
-    """(id of y, dim, whether centred, eps) if x is std(y), sqrt(var(y) + eps) or a root mean square; its inverse if asked."""
+    """(id of y, dim, whether centred, eps) if x is std(y), sqrt(var(y) + eps) or a root mean square, or its inverse."""
     node, eps, root = builder.nodes[x.node], 0.0, False
     for _ in range(8):
         if node.kind == "scale" and node.op == "shift" and isinstance(node.attributes.get("offset"), (int, float)):

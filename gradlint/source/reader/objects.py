@@ -94,7 +94,8 @@ class Objects(Modules):
             case Frame():
                 return self._file_attribute(value, name)
             case Instance():
-                return self._instance_attribute(value, name, site)
+                found = self._instance_attribute(value, name, site)
+                return found.settled if isinstance(found, Unknown) and found.settled is not None else found
             case UserClass():
                 return self._class_attribute(value, name)
             case Super():
@@ -215,8 +216,7 @@ class Objects(Modules):
                 owned=True,
                 phase=receiver.phase,
             )
-            found = self.module_attribute(bare, name, site)
-            return found
+            return self.module_attribute(bare, name, site)
         return Native(name, lambda args, kwargs, at: None)
 
     def _base_init(self, module: Module, torch: str, args: list[Any], kwargs: dict[str, Any], site: Site) -> None:
@@ -374,19 +374,20 @@ class Objects(Modules):
             for one in held:
                 if isinstance(one, Module) and self.building == 0 and not one.variable:
                     one.variable = name
-            return None
+            return
         if isinstance(value, Array) and value.parameter:
             if owner.phase != self.phase and owner.phase >= 0:
-                return None
+                return
             self.events += 1
             self.write(owner.parameters, name, value)
-            return None
+            return
         if name in owner.children:
             self.write(owner.children, name, value)
-            return None
+            return
         if name in owner.parameters:
             if isinstance(value, Array):
-                return self.write_law(owner.parameters[name], value.law, site)
+                self.write_law(owner.parameters[name], value.law, site)
+                return
             owner.parameters.pop(name)
         self.write(owner.attributes, name, value)
 
@@ -487,6 +488,9 @@ class Objects(Modules):
             kept = dict(list(module.children.items())[key])
             part.children = kept if module.torch == "Sequential" else {str(i): v for i, v in enumerate(values[key])}
             part.owned = True
+            if not module.variable and not module.owned:
+                module.owned, part.owned, part.inner = True, False, module.inner
+                self.modules.append(part)
             return part
         if isinstance(key, int):
             table = module.parameters if module.torch == "ParameterList" else module.children
@@ -568,6 +572,13 @@ class Objects(Modules):
             case Choice() if self.operations is None:
                 results = [self.call(v, args, kwargs, site) for v in callee.values if not isinstance(v, Unknown)]
                 return merge(results, "the result of alternatives") if results else Unknown("a call")
+            case Choice() if _alike(callee.values):
+                self.step()
+                assert self.operations is not None
+                note = f"`{site.text}` at line {site.location.line} is one of {len(callee.values)} layers of one kind"
+                if note not in self.operations.builder.notes:
+                    self.operations.builder.notes.append(note)
+                return self.call(callee.values[0], args, kwargs, site)
             case None:
                 return Unknown("None is called")
         if self.operations is not None and contains_tensor([*args, *kwargs.values()]):
@@ -710,6 +721,13 @@ class Objects(Modules):
         if spec.kwarg is not None:
             taken = {*names, *(a.arg for a in spec.kwonlyargs)}
             values[spec.kwarg.arg] = {k: v for k, v in kwargs.items() if k not in taken}
+
+
+def _alike(values: tuple[Any, ...]) -> bool:
+    """Whether alternatives are layers of one torch.nn class, so that only their sizes or laws are in doubt."""
+    return all(isinstance(v, Module) and v.torch in LAYERS and v.cls is None for v in values) and (
+        len({v.torch for v in values}) == 1
+    )
 
 
 def _holds_layers(args: list[Any]) -> bool:

@@ -361,7 +361,7 @@ class Operations:
         arrays: dict[str, Array],
         site: Site,
     ) -> Any:
-        qkv = [t for t in (*args[:3], *(kwargs[k] for k in ("query", "key", "value") if k in kwargs))]
+        qkv = [*args[:3], *(kwargs[k] for k in ("query", "key", "value") if k in kwargs)]
         inputs = self.operands(qkv, site)
         width, heads = laws.size(a.get("embed_dim")), laws.size(a.get("num_heads"))
         attributes = {
@@ -388,7 +388,7 @@ class Operations:
     # -- functions -----------------------------------------------------------------------------------------------
 
     def function(self, name: str, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
-        """Call torch.NAME, torch.nn.functional.NAME or tensor.NAME with at least one graph tensor among the arguments."""
+        """Call torch.NAME, torch.nn.functional.NAME or tensor.NAME with a graph tensor among the arguments."""
         name = ALIASES.get(name, name)
         method = getattr(self, f"_do_{name}", None)
         if method is not None:
@@ -474,7 +474,7 @@ class Operations:
                 dims = args or list(kwargs.get("dims", ()))
                 shape, attributes = (shapes.permuted(x.shape, dims) if op == "permute" else None), {"dims": dims}
             case "transpose" | "swapaxes" | "t":
-                pair = [0, 1] if op == "t" else (args + [kwargs.get("dim0"), kwargs.get("dim1")])[:2]
+                pair = [0, 1] if op == "t" else [*args, kwargs.get("dim0"), kwargs.get("dim1")][:2]
                 shape, attributes, op = shapes.transposed(x.shape, *pair), {"dims": pair}, "transpose"
             case "squeeze" | "unsqueeze":
                 dim = args[0] if args else kwargs.get("dim")

@@ -57,8 +57,10 @@ class OutOfStepsError(Exception):
 class Unknown:
     """A value that the source does not tell.
 
-    `numeric` is True where it can only be a number, `tensor` where it can only be a tensor; `prefix` is the known beginning of a string,
-    `choices` the strings it is declared to be one of.
+    `numeric` is True where it can only be a number, `tensor` where it can only be a
+    tensor; `prefix` is the known beginning of a string,
+    `choices` the strings it is declared to be one of. `source` is the unknown string after the prefix;
+    `settled` the value that was assumed for it in this reading (see `Machine.forks`).
     """
 
     reason: str
@@ -66,6 +68,8 @@ class Unknown:
     tensor: bool = False
     prefix: str | None = None
     choices: tuple[Any, ...] = ()
+    source: Unknown | None = None
+    settled: str | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -256,7 +260,6 @@ class Module:
     owned: bool = False
     phase: int = 0
     pretrained: bool = False
-    root_of: str = ""
     variable: str = ""
 
     @property
