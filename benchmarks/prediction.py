@@ -11,7 +11,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -53,8 +53,6 @@ def graph_of(build: Callable[[], nn.Module], x: torch.Tensor) -> ModelGraph:
         module = build()
     laws = {name: recorder.law(p) for name, p in module.named_parameters()}
     traced = trace_module(module, (x,), origins=Origins(laws))
-    from dataclasses import replace
-
     return replace(traced.graph, loss=Loss("cross_entropy"))
 
 
@@ -89,9 +87,9 @@ def measure(
 def classify(values: list[float]) -> str:
     """From the weight gradients, first to last layer: relative to the last one and absolute."""
     ratios = [v - values[-1] for v in values]
-    if min(min(ratios), min(values)) <= VANISHING:
+    if min(*ratios, *values) <= VANISHING:
         return "vanishing"
-    return "exploding" if max(max(ratios), max(values)) >= EXPLODING else "healthy"
+    return "exploding" if max(*ratios, *values) >= EXPLODING else "healthy"
 
 
 def naive(graph: ModelGraph) -> str:
@@ -137,9 +135,8 @@ def compare(name: str, build: Callable[[], nn.Module], shape: tuple[int, ...], s
         if layer.activation_std is not None and math.isfinite(std) and math.isfinite(layer.activation_std):
             row.std.append(abs(layer.activation_std - std))
         if verbose:
-            print(
-                f"    {layer.name:24} w {layer.weight_gradient:8.2f} {truth:8.2f}   std {layer.activation_std} {std:.2f}"
-            )
+            seen = f"w {layer.weight_gradient:8.2f} {truth:8.2f}   std {layer.activation_std or 0.0:6.2f} {std:6.2f}"
+            print(f"    {layer.name:24} {seen}")
     row.measured = classify([t for _, t, _ in table])
     row.predicted = classify([layer.weight_gradient for layer, _, _ in table])
     row.naive = naive(graph)
@@ -180,7 +177,7 @@ def main() -> None:
             print(f" {list(row.unknown) or ''}{wrong}", flush=True)
     families["all"] = [row for rows in list(families.values()) for row in rows]
     print(
-        "| family | nets | layers | ratio median / p90 / max | absolute | activation std | in band | classes | counting | time |"
+        "| family | nets | layers | ratio median / p90 / max | absolute | std | in band | classes | counting | time |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|")
     for family, rows in families.items():
@@ -189,9 +186,8 @@ def main() -> None:
         right, counted = (sum(r.measured == getattr(r, w) for r in rows) for w in ("predicted", "naive"))
         cost = sum(r.seconds for r in rows) / max(sum(r.trained for r in rows), 1e-9)
         inside = sum(r.inside for r in rows) / max(layers, 1)
-        print(
-            f"| {family} | {len(rows)} | {layers} | {' | '.join(columns)} | {inside:.0%} | {right}/{len(rows)} | {counted}/{len(rows)} | {cost:.2f}× |"
-        )
+        classes = f"{right}/{len(rows)} | {counted}/{len(rows)}"
+        print(f"| {family} | {len(rows)} | {layers} | {' | '.join(columns)} | {inside:.0%} | {classes} | {cost:.2f}× |")
 
 
 if __name__ == "__main__":

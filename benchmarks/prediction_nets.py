@@ -233,14 +233,14 @@ def generator(norm: bool) -> nn.Module:
 
 def cases() -> Iterator[Case]:
     """All nets."""
-    for act in ACTIVATIONS:
+    for act, module in ACTIVATIONS.items():
         for depth in (5, 10, 20, 50):
             for init, law in INITS.items():
                 if depth in (5, 50) and init not in ("default", "he"):
                     continue
                 yield (
                     "mlp", f"{act} {depth} {init}",
-                    lambda a=ACTIVATIONS[act], d=depth, i=law: mlp(a, d, i), (BATCH, 128),
+                    lambda a=module, d=depth, i=law: mlp(a, d, i), (BATCH, 128),
                 )  # fmt: skip
     yield "mlp", "relu 100 he", lambda: mlp(nn.ReLU, 100, nn.init.kaiming_normal_), (BATCH, 128)
     for norm in (nn.LayerNorm, nn.BatchNorm1d):

@@ -165,7 +165,11 @@ def _unnormalise(site: Site, x: Signal, g: Gradient) -> Gradient:
 
 
 def _unbatch(x: Signal, g: Gradient, epsilon: float) -> Gradient:
-    """G = κ(G − a − b) with a the mean and b the component along x̂ over N·P; Gs, Gc lose them too."""
+    """G = κ(G − a − b) with a the mean and b the component along x̂ over N·P; Gs, Gc lose them too.
+
+    Each channel divides by its own sample variance: E[1/V] = (1/E V)·d/(d − 2) for d degrees of freedom,
+    d = M/(1 + (P−1)s′² + (N−1)P c′²), which is N − 1 for a plain batch.
+    """
     n, p = x.batch, x.positions
     size = n * p
     kept = ((p - 1.0) * x.ds + (n - 1.0) * p * x.dc) / size
@@ -177,8 +181,9 @@ def _unbatch(x: Signal, g: Gradient, epsilon: float) -> Gradient:
     a = max(1.0 + (p - 1.0) * g.s + (n - 1.0) * p * g.c, 0.0) / size
     b = whole * max(1.0 + (p - 1.0) * g.s * s + (n - 1.0) * p * g.c * c, 0.0) / size
     left = max(1.0 - a - b, _LEAST)
+    freedom = max(size / (1.0 + (p - 1.0) * s * s + (n - 1.0) * p * c * c), 4.0)
     return Gradient(
-        g.log_g + math.log(left) - log_sum(log_v, epsilon),
+        g.log_g + math.log(left) + math.log(freedom / (freedom - 2.0)) - log_sum(log_v, epsilon),
         (g.s - a - b * s) / left,
         (g.c - a - b * c) / left,
         g.v + x.v,
