@@ -12,6 +12,10 @@ STRUCTURAL = frozenset({"GL102", "GL301", "GL302"})
 """Rules that name what is missing; where an init or an activation explains the decay, they come second."""
 
 
+UNCLIPPED = frozenset({"GL401", "GL404"})
+"""Rules whose step is unclipped because its clipping is misplaced (GL402), where that is found too."""
+
+
 def merge(findings: Iterable[Finding]) -> list[Finding]:
     """The findings, each place and code once; of those on one path of one model one is primary.
 
@@ -30,6 +34,10 @@ def merge(findings: Iterable[Finding]) -> list[Finding]:
             Related(unique[i].location, f"{unique[i].code} {unique[i].name}: {unique[i].message}") for i in others
         ]
         merged[first] = replace(unique[first], primary=True, related=(*unique[first].related, *related))
+    misplaced = {r.location for f in unique if f.code == "GL402" for r in f.related}
+    for i, finding in merged.items():
+        if finding.code in UNCLIPPED and finding.location in misplaced:
+            merged[i] = replace(finding, primary=False)
     return [merged[i] for i in range(len(unique))]
 
 

@@ -26,6 +26,10 @@ class DivergeOptions(RuleOptions, frozen=True):
     reduction: float = 10.0
 
 
+OVERFLOW = 1e300
+"""A loss from here on is not finite."""
+
+
 @dataclass(frozen=True)
 class DivergeSubject:
     """The step to replay at `rate` and at the `lower` one."""
@@ -140,9 +144,10 @@ for _ in range(100):
             return Verdict(Outcome.UNVERIFIED, failed.error if failed and failed.error else "the step was not replayed")
         # Ten steps do not build momentum up; plain SGD at the rate it comes to shows what will.
         curve = max((c for c in (script.losses, script.plain_losses) if c), key=_end)
-        ratio = curve[-1] / curve[0] if curve[0] else math.nan
+        ratio = _end(curve) / curve[0] if curve[0] else math.nan
         evidence = Evidence(numbers={"loss_before": curve[0], "loss_after_10": curve[-1]})
-        told = f"after {len(curve) - 1} steps on one batch the loss is {number(ratio)} times its start"
+        steps = f"after {len(curve) - 1} steps on one batch the loss is "
+        told = steps + (f"{number(ratio)} times its start" if _end(curve) < OVERFLOW else "not finite")
         if not grows:
             return Verdict(Outcome.REFUTED, told, Severity.INFO, evidence)
         if still:
@@ -152,9 +157,10 @@ for _ in range(100):
                 None,
                 evidence,
             )
-        severity = Severity.WARNING if math.isfinite(curve[-1]) else Severity.ERROR
+        severity = Severity.WARNING if _end(curve) < OVERFLOW else Severity.ERROR
         return Verdict(Outcome.CONFIRMED, told, severity, evidence)
 
 
 def _end(curve: Sequence[float]) -> float:
-    return curve[-1] if math.isfinite(curve[-1]) else math.inf
+    """The last loss, infinite where it overflowed (overflows are carried as the largest number)."""
+    return curve[-1] if curve[-1] < OVERFLOW else math.inf

@@ -376,12 +376,20 @@ def only_final_state(graph: ModelGraph, recurrent: Node) -> bool:
 def _takes_final(graph: ModelGraph, node: Node, source: int) -> bool:
     if node.kind == "recurrent":  # As its initial state; as its sequence it would take every step.
         return source in node.inputs[1:] and node.inputs[0] != source
-    index = node.attributes.get("index")
-    if node.kind == "reshape" and node.op in ("select", "slice", "getitem", "gather"):
-        if node.attributes.get("state") or index == -1:
+    if node.kind != "reshape":
+        return False
+    from_recurrent = graph.nodes[source].kind == "recurrent"
+    if node.op in ("select", "slice", "getitem"):
+        whole, part = graph.nodes[source].shape, node.shape
+        parts = [p.strip(" ()[]") for p in str(node.attributes.get("index", "")).split(",")]
+        if "-1" in parts:
             return True
-        if isinstance(index, (list, tuple)):
-            return any(i == -1 for i in index)
+        if from_recurrent and parts[0].isdigit() and whole is not None and part is not None and len(part) == 3:
+            # An element of the tuple: the sequence has the node's own shape, the states that of (layers, batch, size).
+            if part != whole:
+                return int(parts[0]) > 0
+        elif from_recurrent and node.op == "select" and parts == [""] and part is None and whole is not None:
+            return True  # Read from source: an index into the states, whose shape is not the sequence's.
     users = graph.consumers[node.id]
-    passes = node.kind == "reshape" and node.op in ("transpose", "permute", "squeeze", "contiguous", "view")
+    passes = node.op in ("transpose", "permute", "squeeze", "contiguous", "view", "getitem")
     return passes and bool(users) and all(_takes_final(graph, graph.nodes[c], node.id) for c in users)
