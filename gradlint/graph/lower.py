@@ -20,6 +20,7 @@ from gradlint.graph.lower_draft import (
     join_identities,
     renumbered,
     resolve_writes,
+    split_fused,
     stop_gradients,
 )
 from gradlint.graph.lower_loops import fold_loops
@@ -48,6 +49,7 @@ def lower(graph: fx.Graph, module: nn.Module, origins: Origins) -> ModelGraph:
     _mark_masks(drafts)
     cut_control(drafts)
     drop_dead(drafts)
+    drafts = split_fused(drafts)
     fold_constants(drafts)
     join_identities(drafts)
     fold_masks(drafts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import fx
@@ -136,6 +136,31 @@ def fold_constants(drafts: Drafts) -> None:
             masked = any(drafts[i].attributes.get("mask") for i in draft.inputs)
             draft.kind, draft.op, draft.inputs, draft.parameters = "constant", "constant", [], {}
             draft.attributes = {**inherited, "made_by": made} | ({"mask": True} if masked else {})
+
+
+_FUSED = {"addcmul": "mul", "addcdiv": "div", "addmm": "matmul", "baddbmm": "matmul", "addbmm": "matmul"}
+
+
+def split_fused(drafts: Drafts) -> Drafts:
+    """`addcmul(x, a, b)` is x + a·b: the product as a node of its own, then the sum."""
+    table: Drafts = {}
+    fresh = max(drafts, default=-1) + 1
+    for key, draft in drafts.items():
+        if draft.op in _FUSED and not draft.parameters and len(draft.inputs) == 3:
+            product = replace(
+                draft,
+                key=fresh,
+                name=f"{draft.name}:{_FUSED[draft.op]}",
+                kind="matmul" if _FUSED[draft.op] == "matmul" else "mul",
+                op=_FUSED[draft.op],
+                inputs=draft.inputs[1:],
+                attributes={},
+            )
+            table[fresh] = product
+            draft.kind, draft.op, draft.inputs = "add", "add", [draft.inputs[0], fresh]
+            fresh += 1
+        table[key] = draft
+    return table
 
 
 def fold_masks(drafts: Drafts) -> None:
