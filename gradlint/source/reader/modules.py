@@ -265,6 +265,12 @@ class Modules(Externals):
                     k.removeprefix("out_proj."): v for k, v in module.parameters.items() if k.startswith("out_proj.")
                 }
                 return Module("Linear", None, module.site, parameters=inner, inner=True, owned=True, phase=module.phase)
+            case "__setattr__":
+                return Native(name, lambda args, kwargs, at: self._set_by_name(module, args, at))
+            case "__getattr__" | "__getattribute__":
+                return Native(name, lambda args, kwargs, at: self._get_by_name(module, args, at))
+            case "__call__":
+                return Native(name, lambda args, kwargs, at: self.call_module(module, args, kwargs, at))
             case "hparams" | "config" if module.cls is not None:
                 return Unknown(f"`{name}` of a base class")
             case "_forward_impl" | "device" | "dtype":
@@ -286,6 +292,14 @@ class Modules(Externals):
         if name.startswith("__") and name.endswith("__"):
             return Native(name, lambda args, kwargs, at: None)
         return Unknown("an attribute of a class that is not in the project" if outside else f"no attribute `{name}`")
+
+    def _set_by_name(self, module: Module, args: list[Any], site: Site) -> None:
+        if len(args) == 2 and isinstance(args[0], str):
+            self.set_attribute(module, args[0], args[1], site)
+
+    def _get_by_name(self, module: Module, args: list[Any], site: Site) -> Any:
+        known = len(args) == 1 and isinstance(args[0], str)
+        return self.attribute(module, args[0], site) if known else Unknown("an attribute whose name is not known")
 
     def _has_foreign_base(self, module: Module) -> bool:
         bases = module.cls.ancestors if module.cls else []

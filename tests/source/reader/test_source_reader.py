@@ -87,6 +87,7 @@ FORWARDS = {
     "getattr by name": ("self.act = getattr(F, act)", "self.act(self.a(x))"),
     "string compare": ("self.name = act", 'F.relu(self.a(x)) if self.name == "relu" else self.a(x)'),
     "setattr": ('setattr(self, "act1", nn.ReLU())', 'getattr(self, f"act{1}")(self.a(x))'),
+    "dunder setattr": ('self.__setattr__("act1", nn.ReLU())', 'self.__getattr__("act1")(self.a(x))'),
     "module dict": ('self.acts = nn.ModuleDict({"relu": nn.ReLU()})', "self.acts[self.kind](self.a(x))"),
     "through the class": ("self.act = nn.ReLU()", "self.step(x)"),
 }
