@@ -18,6 +18,7 @@ from gradlint.graph.signal.transfer import Site, Transfer, Unclaimed
 _GRID = 4000.0
 """Cached expectations sit on a grid of 1/4000 in ln std: 1e-4 decades at most."""
 _TINY, _HUGE = math.log(1e-7), math.log(1e6)
+_PERIODIC = math.log(3.0)
 _FLAT = 0.1
 """A unit is saturated where the slope is below a tenth of its largest (Glorot & Bengio 2010, §3)."""
 
@@ -173,6 +174,8 @@ class View:
             self.log_unit, self.moments = _small(f, signal)
             self.q = math.exp(signal.log_q - self.log_unit)
             return
+        if f.key[0] in ("sin", "cos") and log_std > _PERIODIC:
+            raise Unclaimed(f"{f.key[0]} of an argument over many periods")
         excess = max(log_std - _HUGE, 0.0)
         if excess and _asymptotically_linear(f):
             self.log_unit = 2.0 * excess
@@ -238,26 +241,26 @@ def _gap_cell(gap: float) -> int:
 @lru_cache(maxsize=16384)
 def _expectations(f: Elementwise, cell: int, ratio: int) -> Moments:
     std = math.exp(cell / _GRID)
-    return moments(f.phi, f.slope, std * ratio / _GRID, std)
+    return moments(f.phi, f.slope, std * ratio / _GRID, std, f.kinks)
 
 
 @lru_cache(maxsize=16384)
 def _slope_fourth(f: Elementwise, cell: int, ratio: int) -> float:
     std = math.exp(cell / _GRID)
-    return math.fsum(w * f.slope(x) ** 4 for x, w in nodes(std * ratio / _GRID, std))
+    return math.fsum(w * f.slope(x) ** 4 for x, w in nodes(std * ratio / _GRID, std, f.kinks))
 
 
 @lru_cache(maxsize=16384)
 def _pull(f: Elementwise, cell: int, ratio: int) -> float:
     std = math.exp(cell / _GRID)
     mean = std * ratio / _GRID
-    return math.fsum(w * f.slope(x) * (x - mean) for x, w in nodes(mean, std)) / std
+    return math.fsum(w * f.slope(x) * (x - mean) for x, w in nodes(mean, std, f.kinks)) / std
 
 
 @lru_cache(maxsize=32768)
 def _apart(f: Elementwise, cell: int, ratio: int, gap_cell: int, slopes: bool) -> float:
     std = math.exp(cell / _GRID)
-    return apart(f.slope if slopes else f.phi, std * ratio / _GRID, std, math.exp(gap_cell / 1000.0))
+    return apart(f.slope if slopes else f.phi, std * ratio / _GRID, std, math.exp(gap_cell / 1000.0), f.kinks)
 
 
 @lru_cache(maxsize=256)

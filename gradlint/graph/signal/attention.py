@@ -7,12 +7,11 @@ of tokens; the softmax of Gaussian scores is summarised by the effective number 
 from __future__ import annotations
 
 import math
-import random
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 from gradlint.graph.signal.linear import coherence
 from gradlint.graph.signal.moments import NEVER, Gradient, Signal, log, log_sum, total
+from gradlint.graph.signal.quadrature import softmax_moments
 from gradlint.graph.signal.transfer import Site, Transfer, Unclaimed, axis_of, bias_moments, extent, weight_moments
 
 
@@ -28,33 +27,11 @@ class Rows:
 def softmax_rows(keys: float, variance: float, row_correlation: float, causal: bool) -> Rows:
     """κ = T·EΣp² for scores of this variance; A = min(κ·mean(1/visible), 1), two rows share κ′/T."""
     t = max(keys, 1.0)
-    kappa, pair = _concentration(round(min(t, 128.0)), round(min(variance, 900.0), 3), round(row_correlation, 2))
+    kappa = softmax_moments(round(t), round(math.sqrt(variance), 3))[0]
+    # Two rows agree in the part of the scores that they share.
+    pair = softmax_moments(round(t), round(math.sqrt(variance * max(row_correlation, 0.0)), 3))[0]
     visible = (math.log(t) + 0.5772 + 0.5 / t) / t if causal else 1.0 / t
     return Rows(t, min(kappa * visible, 1.0), min(pair / t, 1.0) if not causal else min(pair * 2.0 / (t + 1.0), 1.0))
-
-
-@lru_cache(maxsize=1024)
-def _concentration(keys: int, variance: float, correlation: float) -> tuple[float, float]:
-    """(T·EΣp², T·EΣpp′) by fixed draws of two rows of scores."""
-    if variance < 1e-6:
-        return 1.0, 1.0
-    draw = random.Random(1)
-    common, own = math.sqrt(variance * max(correlation, 0.0)), math.sqrt(variance * (1.0 - max(correlation, 0.0)))
-    peak = pair = 0.0
-    repeats = max(3000 // max(keys, 1), 8)
-    for _ in range(repeats):
-        shared = [common * draw.gauss(0.0, 1.0) for _ in range(keys)]
-        p, p2 = (_normalised([u + own * draw.gauss(0.0, 1.0) for u in shared]) for _ in (0, 1))
-        peak += math.fsum(v * v for v in p)
-        pair += math.fsum(a * b for a, b in zip(p, p2, strict=True))
-    return keys * peak / repeats, keys * pair / repeats
-
-
-def _normalised(z: list[float]) -> list[float]:
-    top = max(z)
-    e = [math.exp(v - top) for v in z]
-    whole = math.fsum(e)
-    return [v / whole for v in e]
 
 
 def head_correlation(x: Signal, tokens: float) -> float:

@@ -20,13 +20,14 @@ class Elementwise:
     """A function applied to every element; `key` identifies it, arguments included.
 
     `halves` is (slope left of 0, slope right of 0) for the rectifiers that are linear on each side: they
-    scale with their input, and their Gaussian moments have closed forms.
+    scale with their input, and their Gaussian moments have closed forms. `kinks`: where φ or φ′ jumps.
     """
 
     key: tuple[Any, ...]
     phi: Function = field(compare=False)
     slope: Function = field(compare=False)
     halves: tuple[float, float] | None = field(default=None, compare=False)
+    kinks: tuple[float, ...] = field(default=(), compare=False)
 
 
 Builder = Callable[[Mapping[str, Any]], tuple[Function, Function]]
@@ -66,7 +67,22 @@ def elementwise(op: str, attributes: Mapping[str, Any]) -> Elementwise | None:
         return None
     phi, slope = build(attributes)
     arguments = tuple((k, attributes[k]) for k in _ARGUMENTS if isinstance(attributes.get(k), (int, float, str)))
-    return Elementwise((op, *arguments), phi, slope)
+    return Elementwise((op, *arguments), phi, slope, kinks=_kinks(op, attributes))
+
+
+def _kinks(op: str, a: Mapping[str, Any]) -> tuple[float, ...]:
+    ends = {
+        "relu6": (0.0, 6.0),
+        "hardtanh": (number(a, "min_val", number(a, "min", -1.0)), number(a, "max_val", number(a, "max", 1.0))),
+        "clamp": (number(a, "min", -math.inf), number(a, "max", math.inf)),
+        "hardsigmoid": (-3.0, 3.0),
+        "hardswish": (-3.0, 3.0),
+        "threshold": (number(a, "threshold", 0.0),),
+        "softshrink": (-number(a, "lambd", 0.5), number(a, "lambd", 0.5)),
+        "hardshrink": (-number(a, "lambd", 0.5), number(a, "lambd", 0.5)),
+    }
+    smooth_but_at_zero = {"elu", "celu", "selu", "softsign"}
+    return tuple(x for x in ends.get(op, (0.0,) if op in smooth_but_at_zero else ()) if math.isfinite(x))
 
 
 _ARGUMENTS = (

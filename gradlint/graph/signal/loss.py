@@ -6,13 +6,11 @@ Targets are random: labels uniform over the classes, regression targets N(0, 1).
 from __future__ import annotations
 
 import math
-import random
-from functools import lru_cache
 
 from gradlint.graph.model import Loss
 from gradlint.graph.signal.elementwise import sigmoid
 from gradlint.graph.signal.moments import Gradient, Signal, log
-from gradlint.graph.signal.quadrature import even_grid
+from gradlint.graph.signal.quadrature import even_grid, softmax_moments
 
 
 def resolve(loss: Loss, output: Signal) -> tuple[str, str | None]:
@@ -36,8 +34,8 @@ def start(kind: str, reduction: str, output: Signal) -> tuple[Gradient, float]:
     if kind in ("cross_entropy", "nll"):
         k = output.features
         spread = math.exp(0.5 * min(output.log_q + log(max(1.0 - output.m**2 - output.f, 1e-12)), 40.0))
-        square, first = _softmax(round(min(k, 4096.0)), round(spread, 3))
-        square *= min(1.0, 4096.0 / k) ** 2
+        peak, first = softmax_moments(round(k), round(spread, 3))
+        square = peak / (k * k)
         energy = square + 1.0 / k - 2.0 / (k * k)
         common = max(square - 1.0 / (k * k), 0.0)
         weight = log(energy) - (0.0 if reduction == "sum" else 2.0 * math.log(rows))
@@ -56,21 +54,3 @@ def start(kind: str, reduction: str, output: Signal) -> tuple[Gradient, float]:
     first = math.sqrt(2.0 * (q + 1.0) / math.pi)
     share = q / (q + 1.0)
     return Gradient(-scale, share * output.s, share * output.c), first
-
-
-@lru_cache(maxsize=512)
-def _softmax(k: int, spread: float) -> tuple[float, float]:
-    """(E p², mean cross-entropy on random labels) of a softmax over k Gaussian logits, by fixed draws."""
-    if spread < 1e-3:
-        return 1.0 / (k * k), math.log(max(k, 1))
-    draw = random.Random(0)
-    repeats = max(6000 // max(k, 1), 12)
-    square = loss = 0.0
-    for _ in range(repeats):
-        z = [spread * draw.gauss(0.0, 1.0) for _ in range(k)]
-        top = max(z)
-        e = [math.exp(v - top) for v in z]
-        whole = math.fsum(e)
-        square += math.fsum(v * v for v in e) / (whole * whole * k)
-        loss += top + math.log(whole) - math.fsum(z) / k
-    return square / repeats, loss / repeats

@@ -161,6 +161,9 @@ def _unnormalise(site: Site, x: Signal, g: Gradient) -> Gradient:
     log_v = x.log_q + log(max(1.0 - common, 1e-30))
     # Where ε outweighs the variance the layer is a mere scale: nothing along the output is removed.
     kept = max(1.0 - (1.0 + math.exp(log_v - log_sum(log_v, epsilon))) / (channels * p), 1e-30)
+    # E[1/V] of a sample variance over the group, as in `_unbatch`.
+    freedom = max(channels * p - 1.0, 4.0)
+    kept *= freedom / (freedom - 2.0)
     return replace(g, log_g=g.log_g + math.log(kept) - log_sum(log_v, epsilon), v=g.v + x.v)
 
 

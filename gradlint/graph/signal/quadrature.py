@@ -57,15 +57,15 @@ def even_grid(step: float = 0.375) -> tuple[tuple[float, float], ...]:
     return tuple((x, w / norm) for x, w in zip(nodes, weights, strict=True))
 
 
-def nodes(mean: float, std: float) -> list[tuple[float, float]]:
+def nodes(mean: float, std: float, kinks: tuple[float, ...] = ()) -> list[tuple[float, float]]:
     """(x, weight) for E f(x), x ~ N(mean, std²), for functions that bend on a scale of one near the origin.
 
-    A wide argument gets panels that end where such functions bend, so that a saturated sigmoid at
-    std 100 is as accurate as one at std 1.
+    `kinks` are where the function or its slope jumps: panels end there. A wide argument gets panels that end
+    where such functions bend, so that a saturated sigmoid at std 100 is as accurate as one at std 1.
     """
-    if std <= _SMOOTH_STD:
+    if std <= _SMOOTH_STD and not kinks:
         return [(mean + std * u, w) for u, w in even_grid()]
-    bends = ((b - mean) / std for b in _SCALE_BREAKS)
+    bends = ((b - mean) / std for b in (*_SCALE_BREAKS, *kinks))
     edges = sorted({*_BREAKS, *(b for b in bends if -_TAIL < b < _TAIL)})
     points: list[tuple[float, float]] = []
     for low, high in pairwise(edges):
@@ -77,10 +77,10 @@ def nodes(mean: float, std: float) -> list[tuple[float, float]]:
     return [(x, w / norm) for x, w in points]
 
 
-def moments(phi: Function, slope: Function, mean: float, std: float) -> Moments:
+def moments(phi: Function, slope: Function, mean: float, std: float, kinks: tuple[float, ...] = ()) -> Moments:
     """E of φ², φ, φ′², φ′ and φ⁴ for an argument N(mean, std²)."""
     square = first = slopes = slope_mean = fourth = 0.0
-    for x, w in nodes(mean, std):
+    for x, w in nodes(mean, std, kinks):
         y, d = phi(x), slope(x)
         yy = y * y
         first += w * y
@@ -91,7 +91,7 @@ def moments(phi: Function, slope: Function, mean: float, std: float) -> Moments:
     return Moments(square, first, slopes, slope_mean, fourth)
 
 
-def apart(phi: Function, mean: float, std: float, gap: float) -> float:
+def apart(phi: Function, mean: float, std: float, gap: float, kinks: tuple[float, ...] = ()) -> float:
     """E φ(z)² − E φ(z)φ(z′) for z, z′ ~ N(mean, std²) of correlation 1 − gap.
 
     For positive correlation as E_u Var_w φ(mean + std(√ρ·u + √gap·w)), which stays accurate as the
@@ -104,10 +104,10 @@ def apart(phi: Function, mean: float, std: float, gap: float) -> float:
         return _anticorrelated(phi, mean, std, 1.0 - gap)
     common, own = std * math.sqrt(1.0 - gap), std * math.sqrt(gap)
     whole = 0.0
-    for u, weight in nodes(mean, common) if common > 0.0 else [(mean, 1.0)]:
+    for u, weight in nodes(mean, common, kinks) if common > 0.0 else [(mean, 1.0)]:
         first = square = 0.0
         centre = phi(u)
-        for x, w in nodes(u, own):
+        for x, w in nodes(u, own, kinks):
             y = phi(x) - centre
             first += w * y
             square += w * y * y
@@ -125,3 +125,30 @@ def _anticorrelated(phi: Function, mean: float, std: float, rho: float) -> float
         square += w * y * y
     joint = zeroth**2 + rho * first**2 + rho * rho * second**2
     return square - joint
+
+
+@lru_cache(maxsize=2048)
+def softmax_moments(keys: int, std: float) -> tuple[float, float]:
+    """(T·E Σp², E ln Σeᶻ) of a softmax over T independent logits N(0, std²).
+
+    1/S² = ∫ t e^(−tS) dt and ln S = ∫ (e^(−t) − e^(−tS)) dt/t turn both into one integral over ln t of
+    powers of the Laplace transform L(t) = E exp(−t·eᶻ).
+    """
+    if keys <= 1 or std < 1e-4:
+        return 1.0, math.log(max(keys, 1))
+    std = min(std, 12.0)
+    grid = [(math.exp(std * u), w) for u, w in even_grid(min(0.375, round(0.4 / std, 2)))]
+    step = 0.25
+    peak = level = 0.0
+    low, high = -math.log(keys) - 6.5 * std - 18.0, 6.5 * std + 4.0
+    for i in range(int((high - low) / step)):
+        t = math.exp(low + step * i)
+        missing = square = 0.0
+        for e, w in grid:
+            passes = math.exp(-t * e)
+            missing += w * -math.expm1(-t * e)
+            square += w * e * e * passes
+        log_l = math.log1p(-min(missing, 1.0 - 1e-15))
+        peak += keys * t * t * square * math.exp((keys - 1) * log_l)
+        level += math.exp(-t) - math.exp(keys * log_l)
+    return keys * peak * step, level * step
