@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from gradlint.graph.build_error import BuildError
 from gradlint.graph.execute import Execution
 from gradlint.graph.frames import is_user_file
-from gradlint.graph.laws import LawRecorder
+from gradlint.graph.laws import LawRecorder, measured_law, with_fans
 from gradlint.graph.model import InitLaw
 from gradlint.graph.stubs import Unknown
 from gradlint.graph.surroundings import Devices, surroundings
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 __all__ = ["BuildError", "BuiltModel", "build"]
+
+_MEASURED_BUILD_LIMIT = 50_000_000
+"""Parameters up to which a real build, 200 MB at most, is cheap beside what it tells."""
 
 
 @dataclass
@@ -67,7 +70,7 @@ def build(sliced: Slice, seed: int = 0, meta: bool = True) -> BuiltModel:
     """
     if meta:
         try:
-            return _build_once(sliced, seed, meta=True)
+            return _measured(_build_once(sliced, seed, meta=True), seed)
         except BuildError as error:
             try:
                 built = _build_once(sliced, seed, meta=False)
@@ -117,6 +120,26 @@ def _build_once(sliced: Slice, seed: int, *, meta: bool) -> BuiltModel:
         rebuild=lambda new_seed: _rebuild(sliced, new_seed),
     )
     return _moved(built) if meta else built
+
+
+def _measured(built: BuiltModel, seed: int) -> BuiltModel:
+    """Fill in laws that could not be followed (a factorisation, a norm) from a real build, if that is small."""
+    unknown = [name for name, law in built.laws.items() if law.distribution == "unknown"]
+    if not unknown or sum(p.numel() for p in built.module.parameters()) > _MEASURED_BUILD_LIMIT:
+        return built
+    try:
+        real = built.factory(seed)
+    except BuildError:
+        return built
+    values = {**dict(real.named_buffers()), **dict(real.named_parameters(remove_duplicate=False))}
+    for name in unknown:
+        if name in values:
+            found = measured_law(values[name])
+            law = built.laws[name]
+            built.laws[name] = with_fans(
+                replace(law, distribution="other", mean=found.mean, std=found.std), values[name].shape
+            )
+    return built
 
 
 def _rebuild(sliced: Slice, seed: int) -> nn.Module:
@@ -170,7 +193,7 @@ def _find_module(value: object, execution: Execution) -> nn.Module:
         raise BuildError(str(explained), explained.location or location)
     if isinstance(value, Unknown):
         raise BuildError(
-            f"`{target}` comes from `{value.gradlint_name}`, which is not installed or not known before the script runs",
+            f"`{target}` comes from `{value.gradlint_name}`, which is not installed or only known when the script runs",
             execution.sliced.location,
         )
     raise BuildError(f"`{target}` is {type(value).__name__}, not a torch.nn.Module", execution.sliced.location)
@@ -187,7 +210,7 @@ def _moved(built: BuiltModel) -> BuiltModel:
             if parameter is not None and not parameter.is_meta:
                 if id(parameter) not in moved:
                     moved[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
-                module._parameters[name] = moved[id(parameter)]  # type: ignore[assignment]
+                module._parameters[name] = moved[id(parameter)]
         for name, buffer in list(module._buffers.items()):
             if buffer is not None and not buffer.is_meta:
                 module._buffers[name] = moved.setdefault(id(buffer), buffer.to("meta"))

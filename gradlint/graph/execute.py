@@ -110,11 +110,11 @@ class Execution:
     def _instance(self, step: SliceStep) -> Any:
         from torch import nn
 
-        cls = self._scope(step.source).get(step.expression)
+        cls: Any = self._scope(step.source).get(step.expression)
         if not isinstance(cls, type):
             return types.SimpleNamespace()
         try:
-            made = cls.__new__(cls)
+            made: Any = object.__new__(cls)
             if isinstance(made, nn.Module):
                 nn.Module.__init__(made)
         except (Exception, SystemExit):
@@ -203,7 +203,7 @@ class Execution:
 
 def filtered(statement: ast.stmt, keep: set[tuple[int, int]]) -> ast.stmt:
     """A compound statement with only those of its inner statements that start at a kept place."""
-    fields = {name: getattr(statement, name, None) for name in statement._fields}
+    fields: dict[str, Any] = {name: getattr(statement, name, None) for name in statement._fields}
     for block in _BLOCKS:
         if isinstance(fields.get(block), list):
             fields[block] = _kept(fields[block], keep) or ([] if block != "body" else [_nothing(statement)])
@@ -333,8 +333,8 @@ def _open_relative_to(sliced: Slice) -> None:
                 file = next(found, file)
         return _plain_open(file, mode, *arguments, **keywords)
 
-    builtins.open = opened  # type: ignore[assignment]
-    io.open = opened  # type: ignore[assignment]
+    builtins.open = opened
+    io.open = opened
 
 
 def _imported(path: str, name: str) -> types.ModuleType:

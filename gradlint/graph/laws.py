@@ -30,14 +30,80 @@ _MODULES = os.path.join(_TORCH, "nn", "modules", "")  # noqa: PTH118
 _INIT = os.path.join(_TORCH, "nn", "init.py")  # noqa: PTH118
 
 _ELEMENTWISE = frozenset(
-    ["add", "sub", "subtract", "mul", "multiply", "div", "divide", "true_divide", "neg", "abs", "sqrt", "rsqrt", "pow"]
-    + ["exp", "log", "sin", "cos", "tanh", "sigmoid", "clamp", "clip", "clamp_min", "clamp_max", "erf", "erfinv"]
-    + ["sign", "square", "reciprocal", "relu", "floor", "round", "fmod", "remainder", "lerp", "log1p", "expm1"]
-    + ["rsub", "radd", "rmul", "rtruediv", "rpow", "truediv", "iadd", "isub", "imul", "itruediv", "where", "addcmul"]
+    [
+        "add",
+        "sub",
+        "subtract",
+        "mul",
+        "multiply",
+        "div",
+        "divide",
+        "true_divide",
+        "neg",
+        "abs",
+        "sqrt",
+        "rsqrt",
+        "pow",
+        "exp",
+        "log",
+        "sin",
+        "cos",
+        "tanh",
+        "sigmoid",
+        "clamp",
+        "clip",
+        "clamp_min",
+        "clamp_max",
+        "erf",
+        "erfinv",
+        "sign",
+        "square",
+        "reciprocal",
+        "relu",
+        "floor",
+        "round",
+        "fmod",
+        "remainder",
+        "lerp",
+        "log1p",
+        "expm1",
+        "rsub",
+        "radd",
+        "rmul",
+        "rtruediv",
+        "rpow",
+        "truediv",
+        "iadd",
+        "isub",
+        "imul",
+        "itruediv",
+        "where",
+        "addcmul",
+    ]
 )
 _COPIES = frozenset(
-    ["clone", "contiguous", "to", "float", "half", "double", "bfloat16", "type", "type_as", "cpu", "cuda", "repeat"]
-    + ["detach", "deepcopy", "expand", "tile", "repeat_interleave", "flip", "roll", "index_select"]
+    [
+        "clone",
+        "contiguous",
+        "to",
+        "float",
+        "half",
+        "double",
+        "bfloat16",
+        "type",
+        "type_as",
+        "cpu",
+        "cuda",
+        "repeat",
+        "detach",
+        "deepcopy",
+        "expand",
+        "tile",
+        "repeat_interleave",
+        "flip",
+        "roll",
+        "index_select",
+    ]
 )
 _MIXTURES = frozenset(["cat", "concat", "concatenate", "stack", "vstack", "hstack"])
 _CREATED = {
@@ -262,7 +328,7 @@ class LawRecorder(TorchFunctionMode):
         view = target[index]
         if isinstance(value, Tensor):
             state = self._state(value)
-            law = state.law if state else _measured_value(value)
+            law = state.law if state else measured_law(value)
         else:
             law = InitLaw("constant", float(value), 0.0)
         if view.untyped_storage()._cdata != target.untyped_storage()._cdata:
@@ -287,7 +353,7 @@ class LawRecorder(TorchFunctionMode):
             else:
                 self._known[_address(target)] = _Storage(state.law, target.untyped_storage(), sample, state.parts)
         elif isinstance(source, Tensor) and not source.is_meta:
-            self.write(target, _measured_value(source), _subsample(source))
+            self.write(target, measured_law(source), _subsample(source))
         else:
             self._forget(target)
 
@@ -333,7 +399,7 @@ class LawRecorder(TorchFunctionMode):
 
     def _mix(self, target: Tensor, sources: Any) -> None:
         tensors = [s for s in sources if isinstance(s, Tensor)]
-        laws = [s.law if (s := self._state(t)) else _measured_value(t) for t in tensors]
+        laws = [s.law if (s := self._state(t)) else measured_law(t) for t in tensors]
         total = sum(t.numel() for t in tensors) or 1
         parts = tuple((t.numel() / total, law) for t, law in zip(tensors, laws, strict=True))
         law = _mixture(parts)
@@ -392,7 +458,7 @@ class LawRecorder(TorchFunctionMode):
         """How a tensor's elements are drawn, its fans filled in; distribution "unknown" when that was not seen."""
         state = self._state(tensor)
         if state is None:
-            found = InitLaw("unknown") if tensor.is_meta else replace(_measured_value(tensor), origin="explicit")
+            found = InitLaw("unknown") if tensor.is_meta else replace(measured_law(tensor), origin="explicit")
         else:
             found = state.law
         return with_fans(found, tensor.shape)
@@ -475,7 +541,8 @@ def _measured(sample: Tensor) -> InitLaw:
     return InitLaw("constant" if std <= 1e-12 * (1 + abs(mean)) else "other", mean, std)
 
 
-def _measured_value(tensor: Tensor) -> InitLaw:
+def measured_law(tensor: Tensor) -> InitLaw:
+    """Mean and std of a real tensor's elements; unknown for one on meta."""
     if tensor.is_meta:
         return InitLaw("unknown")
     return _measured(_subsample(tensor, limit=1 << 20))

@@ -119,7 +119,7 @@ class LibraryPatches(importlib.abc.MetaPathFinder):
     def _transformers_models(self, module: Any) -> None:
         patches = self
 
-        def from_pretrained(cls: Any, name: Any = None, *arguments: Any, config: Any = None, **keywords: Any) -> Any:
+        def from_pretrained(cls: Any, /, name: Any = None, *arguments: Any, config: Any = None, **keywords: Any) -> Any:
             found = config if config is not None else patches.configuration(name, keywords, cls.config_class)
             return patches.mark(cls(found, *[a for a in arguments if a is not None]))
 
@@ -128,7 +128,7 @@ class LibraryPatches(importlib.abc.MetaPathFinder):
     def _transformers_auto(self, module: Any) -> None:
         patches = self
 
-        def from_pretrained(cls: Any, name: Any = None, *_: Any, config: Any = None, **keywords: Any) -> Any:
+        def from_pretrained(cls: Any, /, name: Any = None, *_: Any, config: Any = None, **keywords: Any) -> Any:
             found = config if config is not None else patches.configuration(name, keywords, None)
             return patches.mark(cls.from_config(found))
 
@@ -161,8 +161,19 @@ class LibraryPatches(importlib.abc.MetaPathFinder):
 
 
 _CONFIGURED = frozenset(
-    ["num_labels", "output_attentions", "output_hidden_states", "hidden_dropout_prob", "problem_type", "vocab_size"]
-    + ["attention_probs_dropout_prob", "ignore_mismatched_sizes", "id2label", "label2id", "dropout"]
+    [
+        "num_labels",
+        "output_attentions",
+        "output_hidden_states",
+        "hidden_dropout_prob",
+        "problem_type",
+        "vocab_size",
+        "attention_probs_dropout_prob",
+        "ignore_mismatched_sizes",
+        "id2label",
+        "label2id",
+        "dropout",
+    ]
 )
 
 

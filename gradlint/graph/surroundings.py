@@ -1,4 +1,4 @@
-"""What a slice finds around it: no accelerator, no downloads, checkpoints that are only marked, recorded constructors."""
+"""What a slice finds around it: no accelerator, no downloads, marked checkpoints, recorded constructors."""
 
 from __future__ import annotations
 

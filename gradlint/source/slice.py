@@ -6,7 +6,7 @@ import ast
 import builtins
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gradlint.location import Location
 from gradlint.source.project import Project, SourceFile
@@ -76,11 +76,7 @@ def slice_expression(
     made = _slice(scopes, project, target, script_args)
     cls = scopes.classes.get(name)
     at = Location(file.path, cls.lineno, file.column(cls.lineno, cls.col_offset)) if cls is not None else None
-    return Slice(**{**_fields(made), "location": at})
-
-
-def _fields(made: Slice) -> dict[str, object]:
-    return {name: getattr(made, name) for name in made.__dataclass_fields__}
+    return replace(made, location=at)
 
 
 @dataclass

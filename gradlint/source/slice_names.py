@@ -75,6 +75,7 @@ def names_bound(statement: ast.AST) -> set[str]:
 
 def targets_of(statement: ast.stmt) -> list[ast.expr]:
     """What an assignment assigns to, tuples taken apart."""
+    flat: list[ast.expr]
     match statement:
         case ast.Assign(targets=targets):
             flat = list(targets)

@@ -28,9 +28,41 @@ _DATA = re.compile(
 )
 _DATA_NAMES = frozenset(["DataLoader", "load_dataset", "ImageFolder", "random_split", "SummaryWriter", "get_loaders"])
 _NOISE = frozenset(
-    ["to", "cuda", "cpu", "train", "eval", "parameters", "zero_grad", "forward", "fit", "share_memory", "half", "save"]
-    + ["compile", "step", "backward", "print", "summary", "test", "validate", "evaluate", "state_dict", "close", "info"]
-    + ["log", "write", "watch", "save_pretrained", "push_to_hub", "generate", "predict", "score", "join", "start"]
+    [
+        "to",
+        "cuda",
+        "cpu",
+        "train",
+        "eval",
+        "parameters",
+        "zero_grad",
+        "forward",
+        "fit",
+        "share_memory",
+        "half",
+        "save",
+        "compile",
+        "step",
+        "backward",
+        "print",
+        "summary",
+        "test",
+        "validate",
+        "evaluate",
+        "state_dict",
+        "close",
+        "info",
+        "log",
+        "write",
+        "watch",
+        "save_pretrained",
+        "push_to_hub",
+        "generate",
+        "predict",
+        "score",
+        "join",
+        "start",
+    ]
 )
 _INITIALISES = re.compile(
     r"(init|freeze|requires_grad|replace|convert|load_|prune|_norm$|copy_|tie|resize|reset)", re.I

@@ -165,7 +165,7 @@ def _makes_model(scopes: Scopes, call: ast.Call) -> bool:
 
 def _of_script(scopes: Scopes, script: Script) -> Iterator[Target]:
     """The models that the source pass found, by the place of their constructing call."""
-    at = {}
+    at: dict[tuple[int, int], tuple[Scope, ast.stmt, ast.Call]] = {}
     for found in scopes.calls:
         call = found[2]
         at.setdefault((call.lineno, scopes.file.column(call.lineno, call.col_offset)), found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import signal
@@ -158,20 +159,49 @@ def readable_paths(root: str, script: str, extra: Iterable[str] = ()) -> tuple[l
     These are the system's libraries, the interpreter, everything on `sys.path`, the project (without its
     secrets), and the configuration files in the cache of the Hugging Face hub.
     """
-    readable = [*_SYSTEM, *(f"/etc/{name}" for name in _SETTINGS)]
-    readable += [sys.prefix, sys.base_prefix, sys.exec_prefix, *sysconfig.get_paths().values()]
     home = os.path.realpath(os.path.expanduser("~"))  # noqa: PTH111
     hub = os.environ.get("HF_HOME") or home + "/.cache/huggingface"
-    readable += [hub + "/hub", hub + "/modules", home + "/.cache/torch/hub"]
-    readable.append(str(Path(__file__).resolve().parents[1]))
-    listable = []
-    projects = [root, os.path.dirname(script), *extra, *(p for p in sys.path if p)]  # noqa: PTH120
-    for path in dict.fromkeys(os.path.realpath(p) for p in projects if p):
-        if path in readable:
+    libraries = [*_SYSTEM, *(f"/etc/{name}" for name in _SETTINGS)]
+    libraries += [sys.prefix, sys.base_prefix, sys.exec_prefix, *sysconfig.get_paths().values()]
+    libraries += [hub + "/hub", hub + "/modules", home + "/.cache/torch/hub", str(Path(__file__).resolve().parents[1])]
+    libraries = [p for p in dict.fromkeys(map(os.path.realpath, libraries)) if p != "/"]
+    projects = [os.path.realpath(p) for p in (root, os.path.dirname(script), *extra) if p]  # noqa: PTH120
+    on_path = [p for p in map(os.path.realpath, filter(None, sys.path)) if not _is_below(p, libraries)]
+    readable: list[str] = []
+    for path in libraries:
+        holes = [p for p in projects if p.startswith(path + "/") and not _is_below(p, [sys.prefix])]
+        readable += _around(path, holes) if holes else [path]
+    listable = list(dict.fromkeys([*projects, *on_path]))
+    for path in listable:
+        readable += _without_secrets(path) if path in projects else _searched(path)
+    return list(dict.fromkeys(readable)), listable
+
+
+def _is_below(path: str, folders: Iterable[str]) -> bool:
+    return any(path == f or path.startswith(f + "/") for f in folders)
+
+
+def _around(folder: str, holes: list[str]) -> Iterator[str]:
+    """The paths that cover a folder but for those inside it: a project in /opt or /usr/src has secrets, too."""
+    for entry in sorted(os.scandir(folder), key=lambda e: e.name) if os.path.isdir(folder) else []:  # noqa: PTH112
+        if entry.path in holes:
             continue
-        listable.append(path)
-        readable += _without_secrets(path)
-    return [p for p in dict.fromkeys(map(os.path.realpath, readable)) if p != "/"], listable
+        inner = [h for h in holes if h.startswith(entry.path + "/")]
+        if inner:
+            yield from _around(entry.path, inner)
+        else:
+            yield entry.path
+
+
+@functools.cache
+def _searched(folder: str) -> tuple[str, ...]:
+    """As `_without_secrets`, looked up once by the server for the folders of `sys.path`."""
+    return tuple(_without_secrets(folder))
+
+
+def warm() -> None:
+    """Look through the folders of `sys.path` once, before any fork."""
+    readable_paths("", "")
 
 
 def _without_secrets(folder: str) -> Iterator[str]:
@@ -208,7 +238,7 @@ def _cover(folder: str, open_up: set[str]) -> Iterator[str]:
 
 def _devices() -> list[str]:
     try:
-        graphics = [f"/dev/{name}" for name in sorted(os.listdir("/dev")) if name.startswith("nvidia")]
+        graphics = sorted(str(path) for path in Path("/dev").glob("nvidia*"))
     except OSError:
         graphics = []
     return [*_DEVICES, *graphics]

@@ -25,6 +25,7 @@ def warm() -> None:
     for name in ("gradlint.graph.trace", "gradlint.probe.run"):
         with contextlib.suppress(ImportError):
             __import__(name)
+    cage.warm()
     wire.decode(ModelJob, {"slice": {"path": "", "root": "", "text": "", "target": ""}})
 
 

@@ -17,12 +17,36 @@ _KEY_NAMES = ("id_rsa", "id_dsa", "id_ecdsa", "id_ed25519")
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _PROCESS_EVENTS = frozenset(
-    ["os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.startfile", "os.system"]
-    + ["subprocess.Popen", "pty.spawn"]
+    [
+        "os.exec",
+        "os.fork",
+        "os.forkpty",
+        "os.posix_spawn",
+        "os.spawn",
+        "os.startfile",
+        "os.system",
+        "subprocess.Popen",
+        "pty.spawn",
+    ]
 )
 _PATH_EVENTS = frozenset(
-    ["os.remove", "os.rmdir", "os.mkdir", "os.rename", "os.link", "os.symlink", "os.chmod", "os.chown", "os.truncate"]
-    + ["os.utime", "os.setxattr", "os.removexattr", "shutil.rmtree", "shutil.move", "shutil.unpack_archive"]
+    [
+        "os.remove",
+        "os.rmdir",
+        "os.mkdir",
+        "os.rename",
+        "os.link",
+        "os.symlink",
+        "os.chmod",
+        "os.chown",
+        "os.truncate",
+        "os.utime",
+        "os.setxattr",
+        "os.removexattr",
+        "shutil.rmtree",
+        "shutil.move",
+        "shutil.unpack_archive",
+    ]
 )
 _NETWORK_PREFIXES = ("socket.", "urllib.Request", "http.client.connect", "ftplib.", "smtplib.", "poplib.", "imaplib.")
 _HARMLESS_SOCKET_EVENTS = frozenset(["socket.gethostname"])

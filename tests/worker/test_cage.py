@@ -201,7 +201,7 @@ def test_planted_secrets_are_not_read(pool: WorkerPool, tmp_path: Path, secret: 
     path.write_text("hunter2")
     statement = {
         "open": f"print(open({str(path)!r}).read())",
-        "ctypes": f"fd = ctypes.CDLL(None).open({str(path)!r}.encode(), 0)\n    assert fd >= 0\n    print(os.read(fd, 99))",
+        "ctypes": f"fd = ctypes.CDLL(None).open({str(path)!r}.encode(), 0); assert fd >= 0; print(os.read(fd, 99))",
     }[way]
     built = build(pool, tmp_path, attempt(statement, "import os, ctypes"))
     assert isinstance(built, Built), built
@@ -226,7 +226,9 @@ def test_huge_output_is_cut(pool: WorkerPool, tmp_path: Path) -> None:
 
 
 def test_patching_torch_stays_in_its_own_job(pool: WorkerPool, tmp_path: Path) -> None:
-    text = "import torch\ndef broken(*a, **k): raise RuntimeError('patched')\ntorch.nn.Module.__init__ = broken\n" + GOOD
+    text = (
+        "import torch\ndef broken(*a, **k): raise RuntimeError('patched')\ntorch.nn.Module.__init__ = broken\n" + GOOD
+    )
     failed = build(pool, tmp_path, text)
     assert isinstance(failed, Failed)
     assert "patched" in failed.reason
