@@ -90,7 +90,7 @@ def observe(ledger: Ledger, node: Node, output: Any) -> None:
     if tensor.requires_grad:
 
         def note(gradient: Tensor) -> None:
-            ledger.moments(BACKWARD + name, gradient, batch_axis)
+            ledger.gradient(BACKWARD + name, gradient, batch_axis)
 
         tensor.register_hook(note)
 

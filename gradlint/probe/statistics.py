@@ -20,7 +20,10 @@ BUDGET = 1 << 16
 CHUNK = 1 << 20
 """Elements that are turned into float64 at a time, so that full statistics need no second copy of a tensor."""
 
-HELD = 1 << 22
+SAFE_NORMS = (1e-14, 1e15)
+"""Norms that float32 gives to full accuracy: no square that matters vanishes below or overflows above."""
+
+HELD = 1 << 20
 """Sampled elements that are kept before they are reduced."""
 
 SATURATED_TANH = 0.97
@@ -79,6 +82,11 @@ class Moments(NamedTuple):
         """Euclidean norm of the whole tensor."""
         return math.sqrt(self.square)
 
+    def with_norm(self, norm: float) -> Moments:
+        """The same with the norm known better; the sums over a sample are scaled to it."""
+        factor = norm * norm / self.square if self.square else 0.0
+        return self._replace(square=norm * norm, column_square=self.column_square * factor)
+
     @property
     def distinct(self) -> float | None:
         """1 − c over pairs of different samples at the same position; None for a single sample or all zeros."""
@@ -110,6 +118,13 @@ class Ledger:
         self._sums: list[Tensor] = []
         self._of: list[tuple[str, int, int, float]] = []
         self._dead: list[tuple[str, Tensor]] = []
+        self._norms: list[tuple[str, Tensor]] = []
+
+    def gradient(self, key: str, tensor: Tensor, batch_axis: int | None = 0) -> None:
+        """Note the moments of a gradient under `key`, its norm from all elements: a few may carry most of it."""
+        self.moments(key, tensor, batch_axis)
+        if self.budget is not None and tensor.numel() > self.budget and tensor.dtype == torch.float32:
+            self._norms.append((key, torch.linalg.vector_norm(tensor.detach())))
 
     def moments(
         self, key: str, tensor: Tensor, batch_axis: int | None = 0, flat: tuple[float, float] | None = None
@@ -160,6 +175,12 @@ class Ledger:
         for (key, count, samples, scale), row in zip(self._of, _to_host(self._sums), strict=True):
             total, square, columns, outside = (value * scale for value in row)
             moments[key] = Moments(total, square, columns, outside, count, samples)
+        norms = _to_host([norm.reshape(1) for _, norm in self._norms])
+        for (key, _), (norm,) in zip(self._norms, norms, strict=True):
+            # Infinite, but small in the sample: an element is infinite, or so large that it might as well be.
+            broken = math.isnan(norm) or (math.isinf(norm) and moments[key].norm < SAFE_NORMS[1])
+            if broken or SAFE_NORMS[0] < norm < SAFE_NORMS[1]:
+                moments[key] = moments[key].with_norm(norm)
         shares = _to_host([share.reshape(1) for _, share in self._dead])
         dead = {key: row[0] for (key, _), row in zip(self._dead, shares, strict=True)}
         return moments, dead

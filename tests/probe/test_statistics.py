@@ -57,6 +57,28 @@ def test_samples_come_close_to_the_whole_where_layers_are_regular():
     assert part.distinct == pytest.approx(whole.distinct, rel=0.1)
 
 
+def test_a_gradient_that_a_few_elements_carry_is_not_missed():
+    for scale in (1.0, 1e-30):
+        gradient = torch.full((64, 10_000), 1e-6 * scale)
+        gradient[torch.arange(64), torch.arange(64) * 7] = scale
+        ledger = Ledger(budget=4096)
+        ledger.gradient("x", gradient)
+        norm = ledger.read()[0]["x"].norm
+        if scale == 1.0:
+            assert norm == pytest.approx(8.0, rel=1e-3)
+        else:
+            # Below float32's squares only the sample can tell; it is not lost.
+            assert 0 < norm <= 80 * scale
+
+
+def test_an_overflow_outside_of_the_sample_shows_in_the_norm():
+    gradient = torch.ones(8, 50_000)
+    gradient[3, 12_345] = math.inf
+    ledger = Ledger(budget=1024)
+    ledger.gradient("x", gradient)
+    assert not math.isfinite(ledger.read()[0]["x"].norm)
+
+
 def test_sample_is_small_and_independent_of_later_writes():
     x = torch.ones(8, 4096)
     taken = sample(x, 0, 1000)
