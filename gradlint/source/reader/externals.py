@@ -310,6 +310,8 @@ class Externals(Arrays):
             return self.make_torch(last, args, kwargs, site)
         if name == "torch.load":
             return Unknown("a checkpoint", prefix="checkpoint")
+        if name.startswith("torch.distributions.") and self.operations is not None:
+            return tuple(v for v in (*args, *kwargs.values()) if isinstance(v, (Tensor, Array)))
         if name == "torch.is_grad_enabled":
             return True
         if name in ("torch.is_tensor",):
