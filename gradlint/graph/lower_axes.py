@@ -57,6 +57,9 @@ def _axes(draft: Draft, drafts: Drafts, known: dict[int, Axes], hints: dict[int,
         return (0 if rank else None), (rank - 1 if rank else None)
     batch, feature = known[source.key]
     before = source.shape
+    if source.kind == "recurrent" and draft.attributes.get("output") and rank >= 2:
+        # The last states: (layers x directions, batch, hidden) whatever `batch_first` says.
+        return rank - 2, rank - 1
     if draft.shape is None or before is None:
         return 0, -1
     match draft.kind:

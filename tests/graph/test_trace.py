@@ -123,6 +123,22 @@ def test_cells_in_a_loop_fold_layer_by_layer():
     assert Topology(graph).reaches(first.id, second.id)
 
 
+def test_the_last_state_of_a_recurrent_layer_holds_samples_on_its_second_axis():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm, self.fc = nn.LSTM(8, 16, batch_first=True), nn.Linear(16, 2)
+
+        def forward(self, x):
+            _, (h, _) = self.lstm(x)
+            return self.fc(h[-1])
+
+    graph = trace(Net).graph
+    state, last = (n for n in graph.nodes if n.op == "getitem")
+    assert (state.shape, state.batch_axis) == ((1, 2, 16), 1)
+    assert (last.shape, last.batch_axis, last.feature_axis) == ((2, 16), 0, -1)
+
+
 def test_tied_depth_is_not_a_recurrence():
     class Tied(nn.Module):
         def __init__(self):
