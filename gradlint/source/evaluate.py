@@ -50,6 +50,14 @@ from gradlint.source.value import Value
 MAX_CANDIDATES = 12
 """More candidates than this for one expression help nobody."""
 
+MAX_STACK = 120
+"""How many expressions may wait for one another."""
+
+MAX_STEPS = 120_000
+"""How many expressions are looked at for one script; scripts by hand need a tenth of it."""
+
+NO_CYCLE = 1 << 30
+
 MAX_DEPTH = 7
 """How many project calls are followed into one another."""
 
@@ -66,9 +74,11 @@ class Evaluator:
         self.files: dict[str, None] = {}
         self._indexes: dict[str, FileIndex] = {}
         self._memo: dict[tuple[int, int], Things] = {}
-        self._active: set[tuple[int, int]] = set()
+        self._active: dict[tuple[int, int], int] = {}
+        self._cycle = NO_CYCLE
+        self._spent = 0
+        self._importing: set[tuple[str, str]] = set()
         self._sites: dict[int, list[CallSite]] = {}
-        self._stack_depth = 0
         self.budget = Budget()
 
     # -- files ---------------------------------------------------------------------------------------------
@@ -93,7 +103,7 @@ class Evaluator:
     # -- expressions ---------------------------------------------------------------------------------------
 
     @contextmanager
-    def question(self, steps: int = 4000) -> Iterator[None]:
+    def question(self, steps: int = 2000) -> Iterator[None]:
         """Bound the work spent inside the block."""
         outer, self.budget = self.budget, Budget(steps)
         try:
@@ -113,18 +123,24 @@ class Evaluator:
         if known is not None:
             return known
         if key in self._active:
+            self._cycle = min(self._cycle, self._active[key])
             return (Unknown("it depends on itself"),)
-        if not self.budget.spend() or self._stack_depth > 120:
+        self._spent += 1
+        if not self.budget.spend() or len(self._active) > MAX_STACK or self._spent > MAX_STEPS:
+            self._cycle = -1
             return (Unknown("it takes too many steps to follow"),)
-        self._active.add(key)
-        self._stack_depth += 1
+        depth = self._active[key] = len(self._active)
+        outer, self._cycle = self._cycle, NO_CYCLE
         try:
             things = _distinct(self._evaluate(expression, scope, frame))
         finally:
-            self._active.discard(key)
-            self._stack_depth -= 1
-        if not self._active or not any(isinstance(t, Unknown) for t in things):
+            del self._active[key]
+        # What was cut short by an expression further out holds only for this question.
+        if self._cycle >= depth:
             self._memo[key] = things
+            self._cycle = outer
+        else:
+            self._cycle = min(outer, self._cycle)
         self._keep.append((expression, frame))
         return things
 
@@ -502,14 +518,14 @@ class Evaluator:
                 continue
             if file.path == scope.file.path:
                 continue
-            key = (id(file), hash(name))
-            if key in self._active:
+            key = (file.path, name)
+            if key in self._importing:
                 continue
-            self._active.add(key)
+            self._importing.add(key)
             try:
                 found = self.exported(file, name)
             finally:
-                self._active.discard(key)
+                self._importing.discard(key)
             if found:
                 return found
         return ()

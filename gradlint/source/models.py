@@ -375,7 +375,9 @@ class Models:
         found: list[Instance] = []
         for argument in (*root.call.args, *(k.value for k in root.call.keywords)):
             if isinstance(argument, (ast.Name, ast.Attribute, ast.Call, ast.List, ast.Starred)):
-                found += self.roots(self.evaluator.ask(argument, root.scope, root.frame))
+                # A size read off another model (`resnet.fc.in_features`) does not hand over its weights.
+                things = self.evaluator.ask(argument, root.scope, root.frame)
+                found += self.roots(tuple(t for t in things if not isinstance(t, Member)))
         return [f for f in found if f.key != root.key]
 
     def constructed_in(self, index: FileIndex) -> list[Model]:

@@ -75,7 +75,8 @@ def test_a_clip_after_the_step_is_misplaced(read):
 
 @pytest.mark.parametrize(("default", "enabled"), [("5.0", True), ("None", False), ("0", False)])
 def test_a_conditional_clip_follows_the_default_of_its_flag(read, default, enabled):
-    text = f"import argparse\np = argparse.ArgumentParser()\np.add_argument('--clip', default={default})\na = p.parse_args()\n"
+    text = "import argparse\np = argparse.ArgumentParser()\n"
+    text += f"p.add_argument('--clip', default={default})\na = p.parse_args()\n"
     clip = "if a.clip: torch.nn.utils.clip_grad_norm_(net.parameters(), a.clip)"
     (step,) = read("t.py", {"t.py": text + LOOP.format(clip=clip)}).steps
     assert step.clipping.enabled is enabled
@@ -103,7 +104,7 @@ def test_a_helper_in_another_file_clips(read):
 
 def test_a_train_function_gets_model_and_optimizer_from_its_caller_in_another_file(read):
     files = {
-        "loop.py": "def train(model, opt, data):\n    for x in data:\n        model(x).backward()\n        opt.step()\n",
+        "loop.py": "def train(model, opt, data):\n    for x in data:\n        model(x).backward(); opt.step()\n",
         "net.py": NET,
         "main.py": (
             "from net import Net\nfrom loop import train\nimport torch\nm = Net()\n"
