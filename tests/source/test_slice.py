@@ -10,7 +10,10 @@ from gradlint.source.slice import slice_expression, slice_models
 from gradlint.worker.protocol import Slice
 
 HEAD = "import torch\nfrom torch import nn, optim\nfrom torchvision import datasets\n"
-NET = "class Net(nn.Module):\n    def __init__(self, width=8):\n        super().__init__()\n        self.fc = nn.Linear(4, width)\n"
+NET = (
+    "class Net(nn.Module):\n    def __init__(self, width=8):\n        super().__init__()\n"
+    "        self.fc = nn.Linear(4, width)\n"
+)
 
 
 def slices(text: str, tmp_path: Path) -> list[Slice | Skipped]:
@@ -61,8 +64,8 @@ def test_initialisation_and_freezing_after_construction_are_kept(tmp_path: Path)
         + NET
         + (
             "def start(m):\n    nn.init.zeros_(m.weight)\nnet = Net()\nnet.fc.apply(start)\n"
-            "for p in net.parameters():\n    p.requires_grad = False\nnet.fc = nn.Linear(4, 2)\nnet.train()\nprint(net)\n"
-            "optim.SGD(net.parameters(), 1)\n"
+            "for p in net.parameters():\n    p.requires_grad = False\nnet.fc = nn.Linear(4, 2)\nnet.train()\n"
+            "print(net)\noptim.SGD(net.parameters(), 1)\n"
         )
     )
     assert kept(only(text, tmp_path))[3:] == [

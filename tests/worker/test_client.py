@@ -54,7 +54,8 @@ def test_the_worker_needs_the_standard_library_and_torch_alone(tmp_path: Path) -
         f"#!{sys.executable}\nimport sys, runpy\n"
         f"class Blocked:\n    def find_spec(self, name, path=None, target=None):\n"
         f"        if name.partition('.')[0] in {blocked}: raise ImportError(name + ' is blocked')\n"
-        "sys.meta_path.insert(0, Blocked())\nsys.argv = sys.argv[1:]\nrunpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "sys.meta_path.insert(0, Blocked())\nsys.argv = sys.argv[1:]\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
     )
     blocker.chmod(0o755)
     with WorkerPool(python=str(blocker)) as pool, pool.open(job(tmp_path)) as session:
