@@ -1,0 +1,207 @@
+"""The command as people use it: exit codes, formats, bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from gradlint.cli import cli
+from gradlint.rule import registry
+
+SIGMOIDS = """\
+import torch
+from torch import nn
+
+net = nn.Sequential(
+    nn.Linear(64, 64), nn.Sigmoid(),
+    nn.Linear(64, 64), nn.Sigmoid(),
+    nn.Linear(64, 64), nn.Sigmoid(),
+    nn.Linear(64, 64), nn.Sigmoid(),
+    nn.Linear(64, 64), nn.Sigmoid(),
+    nn.Linear(64, 64), nn.Sigmoid(),
+    nn.Linear(64, 64), nn.Sigmoid(),
+    nn.Linear(64, 64), nn.Sigmoid(),
+    nn.Linear(64, 10),
+)
+optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+"""
+CLEAN = "import torch\nfrom torch import nn\n\nnet = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))\n"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "deep.py").write_text(SIGMOIDS)
+    (tmp_path / "clean.py").write_text(CLEAN)
+    return tmp_path
+
+
+def gradlint(*arguments: str, stdin: str | None = None) -> Result:
+    return CliRunner().invoke(cli, list(arguments), input=stdin)
+
+
+def check(*arguments: str, stdin: str | None = None) -> Result:
+    return gradlint("check", "--no-exec", *arguments, stdin=stdin)
+
+
+def document(*arguments: str, stdin: str | None = None) -> dict:  # type: ignore[type-arg]
+    return json.loads(check("--output-format", "json", *arguments, stdin=stdin).output)  # type: ignore[no-any-return]
+
+
+def test_findings_exit_1_and_none_exit_0(here: Path) -> None:
+    assert check("deep.py").exit_code == 1
+    assert check("clean.py").exit_code == 0
+    assert check("--exit-zero", "deep.py").exit_code == 0
+
+
+def test_fail_on_moves_the_threshold(here: Path) -> None:
+    assert check("--fail-on", "error", "--select", "GL002", "deep.py").exit_code == 0
+    (finding,) = document("--select", "GL101", "deep.py")["findings"]
+    assert finding["severity"] == "error"
+    assert check("--fail-on", "error", "--select", "GL101", "deep.py").exit_code == 1
+
+
+def test_the_finding_says_where_what_and_why_it_is_unverified(here: Path) -> None:
+    (finding,) = document("--select", "GL101", "deep.py")["findings"]
+    assert (finding["path"], finding["line"], finding["verdict"]) == ("deep.py", 5, "unverified")
+    assert "--no-exec" in finding["verdict_reason"]
+    assert finding["evidence"]["predicted_gradient_ratio"] < 1e-5
+    assert {r["line"] for r in finding["related"]} >= {6, 12}
+
+
+def test_a_missing_path_is_one_line_and_exit_2(here: Path) -> None:
+    result = check("nowhere.py")
+    assert result.exit_code == 2
+    assert result.output == "error: nowhere.py: no such file or folder\n"
+
+
+def test_a_wrong_option_value_is_exit_2(here: Path) -> None:
+    assert check("--output-format", "papyrus", "deep.py").exit_code == 2
+    wrong = check("--select", "GL999", "deep.py")
+    assert wrong.exit_code == 2
+    assert "--select: `GL999` means no rule" in wrong.output
+
+
+def test_wrong_configuration_is_one_line_and_exit_2(here: Path) -> None:
+    (here / "pyproject.toml").write_text("[tool.gradlint]\nselec = 1\n")
+    result = check("deep.py")
+    assert result.exit_code == 2
+    assert result.output.startswith("error: pyproject.toml: tool.gradlint.selec: unknown key")
+    assert result.output.count("\n") == 1
+
+
+def test_a_file_that_does_not_parse_is_a_finding(here: Path) -> None:
+    (here / "old.py").write_text("import torch\nprint 'python 2'\n")
+    found = document("old.py")["findings"]
+    assert [(f["code"], f["line"], f["severity"], f["verdict"]) for f in found] == [("GL001", 2, "error", None)]
+
+
+@pytest.mark.parametrize("content", [b"import torch\0", "import torch # ä".encode("utf-16")])
+def test_a_file_that_is_no_text_is_skipped_with_a_reason(here: Path, content: bytes) -> None:
+    (here / "binary.py").write_bytes(content)
+    (skipped,) = document("binary.py")["skipped"]
+    assert skipped == {"path": "binary.py", "line": 1, "reason": "not a text file"}
+
+
+def test_a_comment_suppresses_and_an_unused_one_is_reported(here: Path) -> None:
+    lines = SIGMOIDS.splitlines()
+    lines[4] += "  # gradlint: ignore[saturating-stack] -- on purpose"
+    lines[0] += "  # noqa: GL101"
+    (here / "deep.py").write_text("\n".join(lines) + "\n")
+    found = document("--select", "GL101,GL002", "deep.py")["findings"]
+    assert [(f["code"], f["line"]) for f in found] == [("GL002", 1)]
+
+
+def test_standard_input_stands_for_a_file(here: Path) -> None:
+    found = document("--stdin-filename", "editor.py", stdin=SIGMOIDS)["findings"]
+    assert {f["path"] for f in found} == {"editor.py"}
+
+
+def test_a_notebook_is_checked_cell_by_cell(here: Path) -> None:
+    cells = [
+        {"cell_type": "markdown", "source": ["# title"]},
+        {"cell_type": "code", "source": ["%matplotlib inline\n", "import torch\n", "from torch import nn"]},
+        {"cell_type": "code", "source": SIGMOIDS.split("\n\n", 1)[1].splitlines(keepends=True)},
+    ]
+    (here / "nb.ipynb").write_text(json.dumps({"cells": cells, "metadata": {}, "nbformat": 4}))
+    (finding,) = document("--select", "GL101", "nb.ipynb")["findings"]
+    assert (finding["cell"], finding["line"]) == (2, 2)
+    shown = check("--select", "GL101", "nb.ipynb").output
+    assert "nb.ipynb#cell2:2:" in shown and "nn.Linear(64, 64), nn.Sigmoid()," in shown
+
+
+def test_a_folder_is_searched_and_order_is_stable(here: Path) -> None:
+    found = document(".")
+    assert found["summary"]["files"] == 2
+    assert found["findings"] == document("deep.py", "clean.py", "deep.py")["findings"]
+
+
+def test_the_report_goes_to_a_file(here: Path) -> None:
+    result = check("--output-format", "json", "-o", "report.json", "deep.py")
+    assert result.output == ""
+    assert json.loads((here / "report.json").read_text())["version"] == 1
+
+
+@pytest.mark.parametrize("form", ["text", "concise", "json", "github", "gitlab", "sarif", "junit", "markdown"])
+def test_every_format_names_the_finding(here: Path, form: str) -> None:
+    result = check("--output-format", form, "deep.py")
+    assert result.exit_code == 1
+    assert "GL101" in result.output
+
+
+def test_fix_writes_and_diff_does_not(here: Path) -> None:
+    text = next(r for r in registry().values() if r.code == "GL401").BAD
+    (here / "rnn.py").write_text(text)
+    diff = check("--diff", "--select", "GL401", "rnn.py").output
+    assert "+    torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm=1.0)" in diff
+    assert (here / "rnn.py").read_text() == text
+    assert check("--fix", "--select", "GL401", "rnn.py").exit_code == 0
+    assert check("--select", "GL401", "rnn.py").exit_code == 0
+
+
+def test_explain_lists_and_documents_every_rule() -> None:
+    table = gradlint("explain").output
+    for code, rule in registry().items():
+        assert code in table
+        shown = gradlint("explain", code)
+        assert shown.exit_code == 0
+        assert rule.name in shown.output and "What it does" in shown.output
+    assert gradlint("explain", "saturating-stack").output == gradlint("explain", "gl101").output
+
+
+def test_explain_of_no_rule_is_exit_2() -> None:
+    result = gradlint("explain", "saturating-stak")
+    assert result.exit_code == 2
+    assert "did you mean `saturating-stack`?" in result.output
+
+
+def run(code: str, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env={**os.environ, **environment}
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_check_never_imports_torch_in_its_own_process(here: Path) -> None:
+    code = """if True:
+        import sys
+        from click.testing import CliRunner
+        from gradlint.cli import cli
+        result = CliRunner().invoke(cli, ["check", "deep.py", "--seeds", "1"])
+        assert result.exit_code == 1, result.output
+        print(sorted(m for m in sys.modules if m.split(".")[0] in ("torch", "numpy")))
+    """
+    assert run(code).strip() == "[]"
+
+
+def test_the_same_bytes_under_any_hash_seed(here: Path) -> None:
+    code = "import sys; from gradlint.cli import cli; cli(['check', '--no-exec', '--output-format', 'sarif', '.'], standalone_mode=False)"
+    code = f"try:\n    {code}\nexcept SystemExit:\n    pass"
+    assert run(code, PYTHONHASHSEED="1") == run(code, PYTHONHASHSEED="2")
