@@ -19,8 +19,8 @@ from gradlint.modelling import Modelled, model_key, modelled
 from gradlint.result import CheckedModel, Result, ordered
 from gradlint.rule import Rule
 from gradlint.settling import Probing, settle
-from gradlint.source.notebook import Notebook, read_notebook
 from gradlint.source.grammar import is_newer_python
+from gradlint.source.notebook import Notebook, read_notebook
 from gradlint.source.project import Project, SourceFile, UnreadableError, find_root, read_text
 from gradlint.source.read import read_script
 from gradlint.source.relevance import is_relevant
