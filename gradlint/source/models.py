@@ -5,12 +5,13 @@ from __future__ import annotations
 import ast
 import re
 
+from gradlint.source.checkpoints import checkpoint_of
 from gradlint.source.evaluate import Evaluator, origin_of
 from gradlint.source.frozen import frozen_parts
 from gradlint.source.index import CallSite, FileIndex, Scope, location, source_of, terminal_name
-from gradlint.source.pretrained import NOT_MODELS, family, pretrained_of
+from gradlint.source.parts import Parts
+from gradlint.source.pretrained import NOT_MODELS, pretrained_of
 from gradlint.source.recurrence import handwritten
-from gradlint.source.resolve import resolve
 from gradlint.source.script import Model, ModelClass, Pretrained, Recurrence
 from gradlint.source.things import (
     ClassThing,
@@ -24,7 +25,6 @@ from gradlint.source.things import (
     Things,
     external_name,
 )
-from gradlint.source.value import Call
 
 RECURRENT = frozenset({"RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell", "RNNBase", "RNNCellBase"})
 
@@ -98,6 +98,7 @@ class Models:
         self._made: dict[int, ModelClass] = {}
         self._models: dict[tuple[int, int], Model] = {}
         self._recurrences: dict[tuple[int, int], Recurrence | None] = {}
+        self.parts = Parts(self)
 
     # -- classes -------------------------------------------------------------------------------------------
 
@@ -337,36 +338,7 @@ class Models:
             given = self.pretrained(part, depth + 1)
             if given is not None and (found is None or given.certain):
                 return given
-        return found or self._checkpoint(root)
-
-    def _checkpoint(self, root: Instance) -> Pretrained | None:
-        """`model.load_state_dict(torch.load(…))` right where the model is made; resuming is not fine-tuning."""
-        if root.call is None:
-            return None
-        variable = variable_of(root)
-        for site in root.scope.calls:
-            if terminal_name(site.node.func) != "load_state_dict" or not isinstance(site.node.func, ast.Attribute):
-                continue
-            if ast.unparse(site.node.func.value).removesuffix(".module") != variable:
-                continue
-            text = ast.unparse(site.node) + " ".join(ast.unparse(b.test) for b in site.path if b.test is not None)
-            if re.search(r"resume|checkpoint|ckpt|last|best|save|test|eval|epoch", text, re.IGNORECASE):
-                continue
-            if self.evaluator.dead(site.path, root.scope):
-                continue
-            kind, size = family(
-                " ".join(
-                    (
-                        external_name(root.cls) or "",
-                        root.cls.scope.name if isinstance(root.cls, ClassThing) else "",
-                        text,
-                    )
-                )
-            )
-            arguments = {"0": resolve(self.evaluator, site.node.args[0], site.scope)} if site.node.args else {}
-            call = Call(("torch.nn.Module.load_state_dict",), location(root.scope.file, site.node), arguments)
-            return Pretrained(kind, call, None, size, False)
-        return None
+        return found or checkpoint_of(self.evaluator, root, variable_of(root))
 
     def _given(self, root: Instance) -> list[Instance]:
         """The models among an instance's constructor arguments."""
@@ -397,7 +369,8 @@ class Models:
                 roots = [r for r in roots if isinstance(r, Instance) and r.call is site.node]
                 if roots:
                     inner.update(id(n) for n in ast.walk(site.node))
-                    found.extend(self.model(r) for r in roots if isinstance(r, Instance))
+                    if not self.parts.is_part(site):
+                        found.extend(self.model(r) for r in roots if isinstance(r, Instance))
         return found
 
     def _constructs(self, site: CallSite) -> Things:
