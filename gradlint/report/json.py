@@ -62,7 +62,7 @@ def _finding(finding: Finding, result: Result) -> dict[str, Any]:
         "end_column": at.end_column,
         "verdict": verdict.outcome.value if verdict else None,
         "verdict_reason": verdict.reason if verdict else None,
-        "model": _model_name(finding.model, result),
+        "model": model_name(finding.model, result),
         "optimizer": finding.optimizer,
         "confidence": finding.confidence,
         "primary": finding.primary,
@@ -82,7 +82,8 @@ def _finding(finding: Finding, result: Result) -> dict[str, Any]:
     }
 
 
-def _model_name(model: str | None, result: Result) -> str | None:
+def model_name(model: str | None, result: Result) -> str | None:
+    """A finding's `path:Name` with the path relative to the root."""
     path, colon, name = (model or "").rpartition(":")
     return f"{result.relative(path)}:{name}" if colon else model
 

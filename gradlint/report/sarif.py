@@ -12,6 +12,7 @@ from gradlint.finding import Finding, Severity
 from gradlint.location import Location
 from gradlint.report.fingerprint import fingerprints
 from gradlint.report.github import message
+from gradlint.report.json import model_name
 from gradlint.result import Result
 from gradlint.rule import Rule, registry
 
@@ -85,7 +86,7 @@ def _result(finding: Finding, fingerprint: str, codes: list[str], result: Result
             "verdict": verdict.outcome.value if verdict else None,
             "verdictReason": verdict.reason if verdict else None,
             "confidence": finding.confidence,
-            "model": finding.model,
+            "model": model_name(finding.model, result),
         },
     }
 
