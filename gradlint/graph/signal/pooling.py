@@ -259,10 +259,8 @@ def reshape_back(site: Site, gradient: Gradient) -> list[Gradient]:
         g = replace(gradient, log_g=gradient.log_g + log(share), parts=())
         if y.positions < x.positions:
             s = gradient.s * (y.positions - 1.0) / (x.positions - 1.0)
-            index = site.attribute("index")
-            g = replace(
-                g, s=s, c=gradient.c * y.positions / x.positions, last=y.positions == 1.0 and index in (-1, None)
-            )
+            last = y.positions == 1.0 and _is_last(site.attribute("index"))
+            g = replace(g, s=s, c=gradient.c * y.positions / x.positions, last=last)
         return [g, *rest]
     if op == "pad":
         return [replace(gradient, parts=()), *rest]
@@ -355,3 +353,9 @@ def _blend(site: Site, k: float) -> float:
 
 POOL, REDUCE = Transfer(pool, pool_back), Transfer(reduce, reduce_back)
 RESHAPE, UPSAMPLE = Transfer(reshape, reshape_back), Transfer(upsample, upsample_back)
+
+
+def _is_last(index: object) -> bool:
+    """Whether an index, a number or a subscript as written, picks the last position; unknown ones are taken to."""
+    parts = [part.strip(" ()[]") for part in index.split(",")] if isinstance(index, str) else [index]
+    return index is None or "-1" in parts or -1 in parts

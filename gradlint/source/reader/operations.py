@@ -350,7 +350,21 @@ class Operations:
         out = self.builder.emit("recurrent", op, inputs, site, attributes, shape, arrays, module, -1)
         if cell:
             return (out, Tensor(out.node, out.shape)) if op == "lstm" else out
-        return out, (Tensor(out.node), Tensor(out.node)) if op == "lstm" else Tensor(out.node)
+        layers = laws.size(a.get("num_layers"))
+        count = layers * directions if layers is not None else None
+        samples = None if len(sizes) != 3 else sizes[0 if batch_first else 1]
+        states = (count, samples, laws.size(a.get("proj_size")) or hidden)
+        sequence = self._element(out, 0, shape, site)
+        if op != "lstm":
+            return sequence, self._element(out, 1, states, site, batch_axis=1)
+        pair = self._element(out, 1, None, site)
+        return sequence, tuple(self._element(pair, i, states, site, batch_axis=1) for i in (0, 1))
+
+    def _element(self, pair: Tensor, index: int, shape: shapes.Shape, site: Site, batch_axis: int = 0) -> Tensor:
+        """One element of the tuple that a recurrent layer returns."""
+        made = self.builder.emit("reshape", "getitem", [pair], site, {"index": str(index)}, shape, feature_axis=-1)
+        self.builder.nodes[made.node] = replace(self.builder.nodes[made.node], batch_axis=batch_axis)
+        return made
 
     def _attention(
         self,
@@ -491,7 +505,8 @@ class Operations:
                 )
             case "select" | "index_select" | "narrow" | "gather":
                 dim = args[0] if args else kwargs.get("dim")
-                attributes = {"dim": dim}
+                index = args[1] if len(args) > 1 else kwargs.get("index")
+                attributes = {"dim": dim, "index": index} if op == "select" else {"dim": dim}
                 if op == "select" and x.shape is not None and isinstance(dim, int) and rank:
                     shape = tuple(s for i, s in enumerate(x.shape) if i != dim % rank)
                 elif rank:
@@ -819,6 +834,7 @@ class Operations:
         keys = list(key) if isinstance(key, tuple) else [key]
         if contains_tensor(keys) or any(isinstance(k, Array) for k in keys):
             return self.builder.emit("reshape", "gather", [x], site, {})
+        attributes = {"index": ", ".join(map(_index_text, keys))}
         shape: shapes.Shape = None
         if x.shape is not None and Ellipsis not in keys and len([k for k in keys if k is not None]) <= len(x.shape):
             sizes: list[int | None] = []
@@ -834,10 +850,23 @@ class Operations:
                 elif isinstance(k, (list, tuple)):
                     sizes.append(len(k))
                 elif isinstance(k, Unknown) and not k.numeric:
-                    return self.builder.emit("reshape", "select", [x], site, {})
+                    return self.builder.emit("reshape", "select", [x], site, attributes)
             shape = (*sizes, *rest)
         whole_only = all(k is None or k is Ellipsis or (isinstance(k, slice) and k == slice(None)) for k in keys)
         if whole_only and None not in keys:
             return x
         op = "unsqueeze" if whole_only else "slice" if any(isinstance(k, slice) for k in keys) else "select"
-        return self.builder.emit("reshape", op, [x], site, {}, shape)
+        return self.builder.emit("reshape", op, [x], site, attributes, shape)
+
+
+def _index_text(key: Any) -> str:
+    """One part of a subscript as it is written: a number, `a:b`, `None`, `...`; `?` for what is not known."""
+    match key:
+        case slice():
+            parts = ["" if p is None else _index_text(p) for p in (key.start, key.stop, key.step)]
+            return ":".join(parts if key.step is not None else parts[:2])
+        case None:
+            return "None"
+        case int():
+            return str(key)
+    return "..." if key is Ellipsis else "?"

@@ -84,6 +84,9 @@ class Tracer:
         nodes = builder.nodes
         if stopped is None:
             nodes = prune(nodes, {n.id for n in nodes if n.kind == "output"})
+        else:  # Elements of a recurrent layer's output that nothing was seen to read.
+            read = {i for n in nodes for i in n.inputs}
+            nodes = prune(nodes, {n.id for n in nodes if n.op != "getitem" or n.id in read})
         unknown = sorted({n.op for n in nodes if n.kind == "unknown"})
         notes = [*builder.notes, *([f"operations without a reading: {', '.join(unknown)}"] if unknown else [])]
         name = root.class_name if root.cls else root.variable or root.class_name
