@@ -40,6 +40,7 @@ def _codes(flag: str, text: str) -> Callable[[Any], Any]:
 @click.option("--exec/--no-exec", "execute", default=None, help="Build models in a sandboxed worker, or only read.")
 @click.option("--probe/--no-probe", default=None, help="Measure one batch to settle findings.")
 @click.option("--input", "input_spec", metavar="SPEC", help='Model input, as "1x3x224x224" or "int64:1x128<30522".')
+@click.option("--model", "models", multiple=True, metavar="TARGET", help="FILE.py:EXPR or module:attribute to check.")
 @click.option("--script-args", metavar="ARGS", help="Arguments the script would get on its command line.")
 @click.option("--python", metavar="PATH", help="Interpreter whose torch and packages build the models.")
 @click.option("--device", metavar="DEVICE", help="auto, cpu, cuda or mps.")
@@ -66,6 +67,7 @@ def check(**options: Any) -> None:
 def _check(
     paths: tuple[Path, ...],
     config_path: Path | None,
+    models: tuple[str, ...],
     input_spec: str | None,
     show_refuted: bool,
     output_file: Path | None,
@@ -83,14 +85,20 @@ def _check(
     from gradlint.engine import Engine, default_root
     from gradlint.rule import RuleError
     from gradlint.source.project import UnreadableError, decode
+    from gradlint.targets import TargetError, configured_targets, parse_target
 
     try:
         config = _settings(config_path, paths, overrides)
-        named = list(paths) or ([] if stdin_filename else [Path()])
+        targets = [parse_target(text, Path.cwd()) for text in models]
+        if not paths and not models and not stdin_filename:
+            targets += configured_targets(config.models, _config_folder(config_path))
+        named = list(paths) or ([] if stdin_filename or models else [Path()])
         files = discover(named, (*config.exclude, *config.extend_exclude), force_exclude)
         stdin = (stdin_filename, decode(sys.stdin.buffer.read())) if stdin_filename else None
-        engine = Engine(config, default_root([*named, *([stdin_filename] if stdin_filename else [])]))
-    except (ConfigError, MissingPathError, RuleError, UnreadableError) as error:
+        inside = [t.path for t in targets if t.path] if not named else []
+        root = default_root([*named, *inside, *([stdin_filename] if stdin_filename else [])])
+        engine = Engine(config, root, targets=targets)
+    except (ConfigError, MissingPathError, RuleError, TargetError, UnreadableError) as error:
         click.echo(f"error: {error}", err=True)
         return WRONG
     engine.input_spec = input_spec
@@ -103,9 +111,11 @@ def _check(
             return WRONG
     if not show_diff and not _report(result, config, show_refuted, statistics, output_file):
         return WRONG
-    if not files and stdin is None:
+    if not files and stdin is None and not targets:
         click.echo("warning: no Python files or notebooks found", err=True)
-    if result.failures:
+    for skipped in result.unbuilt:
+        click.echo(f"error: {skipped.reason}", err=True)
+    if result.failures or result.unbuilt:
         return WRONG
     return 1 if result.reaches(config.fail_on) and not exit_zero else 0
 
@@ -131,6 +141,14 @@ def _settings(config_path: Path | None, paths: tuple[Path, ...], overrides: dict
     if "script_args" in given:
         given["script_args"] = tuple(shlex.split(given["script_args"]))
     return msgspec.structs.replace(config, **given)
+
+
+def _config_folder(config_path: Path | None) -> Path:
+    """The folder that paths in the configuration are relative to."""
+    from gradlint.config import find
+
+    found = config_path or find(Path.cwd())
+    return found.resolve().parent if found else Path.cwd()
 
 
 def _fix(result: Any, unsafe: bool, write: bool) -> Any:

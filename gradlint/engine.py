@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from gradlint.causes import merge
@@ -15,7 +16,7 @@ from gradlint.config import Config, ignored_in, selected
 from gradlint.finding import Finding, Severity
 from gradlint.graph.signal import profile
 from gradlint.location import Location
-from gradlint.modelling import Modelled, model_key, modelled
+from gradlint.modelling import Modelled, model_key, modelled, modelled_target
 from gradlint.result import CheckedModel, Result, ordered
 from gradlint.rule import Rule
 from gradlint.settling import Probing, settle
@@ -24,8 +25,9 @@ from gradlint.source.notebook import Notebook, read_notebook
 from gradlint.source.project import Project, SourceFile, UnreadableError, find_root, read_text
 from gradlint.source.read import read_script
 from gradlint.source.relevance import is_relevant
-from gradlint.source.script import Skipped
+from gradlint.source.script import Script, Skipped
 from gradlint.suppression import Suppression, apply, suppressions, unused
+from gradlint.targets import Target
 from gradlint.worker.client import WorkerPool, find_torch
 from gradlint.worker.protocol import Limits
 
@@ -38,7 +40,10 @@ UNPARSABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
 
 @dataclass
 class _Checked:
-    """What one file gave. `class_only` maps model keys to the class whose construction was not seen."""
+    """What one file or target gave. `class_only` maps model keys to the class whose construction was not seen.
+
+    Of a `target` only the model was checked, not the rest of its file.
+    """
 
     findings: list[Finding] = field(default_factory=list)
     models: list[CheckedModel] = field(default_factory=list)
@@ -47,16 +52,21 @@ class _Checked:
     constructed: set[str] = field(default_factory=set)
     class_only: dict[str, str] = field(default_factory=dict)
     failed: bool = False
+    target: bool = False
 
 
 @dataclass
 class Engine:
-    """One run over files with the same settings. `input_spec` is the user's `--input`."""
+    """One run over files with the same settings.
+
+    `input_spec` is the user's `--input`; `targets` are models to check beside those that the files construct.
+    """
 
     config: Config
     root: Path
     progress: Progress = lambda stage, name: None
     input_spec: str | None = None
+    targets: Sequence[Target] = ()
     notebooks: dict[str, Notebook] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -70,9 +80,11 @@ class Engine:
         with ExitStack() as stack:
             pool = None if refusal else stack.enter_context(WorkerPool(self.config.python, self._limits()))
             probing = Probing(self.config, self.progress, pool, refusal)
-            checked = [self._guarded(path, probing) for path in files]
+            checked = [self._guarded(path, partial(self._file, path, probing)) for path in files]
             if stdin is not None:
-                checked.append(self._guarded(stdin[0], probing, stdin[1]))
+                checked.append(self._guarded(stdin[0], partial(self._file, stdin[0], probing, stdin[1])))
+            for target in self.targets:
+                checked.append(self._guarded(target.path or self.root, partial(self._target, target, probing)))
         findings, models = _across_files(checked)
         kept = [self._in_cells(f) for f in self._unsuppressed(merge(findings), checked)]
         skipped = {s for part in checked for s in part.skipped}
@@ -81,10 +93,11 @@ class Engine:
             findings=ordered(f for f in kept if not ignored_in(f, self._relative(f.location.path), self.config)),
             models=tuple(models),
             skipped=tuple(sorted(skipped, key=lambda s: (s.location, s.reason))),
-            files=len(checked),
+            files=sum(not part.target for part in checked),
             seconds=time.perf_counter() - started,
             failures=sum(part.failed for part in checked),
             notes=(f"models were read from source and nothing was measured: {refusal}",) if refusal else (),
+            unbuilt=tuple(s for part in checked if part.target and self.config.exec for s in part.skipped),
             texts=dict(self._texts(checked)),
         )
 
@@ -97,11 +110,11 @@ class Engine:
     def _limits(self) -> Limits:
         return Limits(seconds=self.config.timeout, memory=self.config.memory << 20)
 
-    def _guarded(self, path: Path, probing: Probing, text: str | None = None) -> _Checked:
-        """One file; an error of ours costs that file and says so, never the run."""
+    def _guarded(self, path: Path, work: Callable[[], _Checked]) -> _Checked:
+        """One file or target; an error of ours costs that one and says so, never the run."""
         here = Location(str(path.resolve()), 1)
         try:
-            return self._check(self._open(path, text), probing)
+            return work()
         except UnreadableError as error:
             return _Checked(skipped=[Skipped(here, str(error))])
         except Exception as error:
@@ -109,8 +122,9 @@ class Engine:
             what = f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})"
             return _Checked(skipped=[Skipped(here, f"internal error, please report: {what}")], failed=True)
 
-    def _check(self, source: SourceFile, probing: Probing) -> _Checked:
+    def _file(self, path: Path, probing: Probing, text: str | None = None) -> _Checked:
         """One file from text to verdicts."""
+        source = self._open(path, text)
         checked = _Checked(source=source)
         if not is_relevant(source.text.encode()):
             return checked
@@ -130,14 +144,35 @@ class Engine:
         with ExitStack() as stack:
             models, skipped = modelled(source, self.project, script, probing, self.input_spec, stack)
             checked.skipped += skipped
-            for model in models:
-                model.profile = profile(model.graph, batch_size=self.config.batch_size)
-                for rule in self.rules:
-                    findings += rule.check_graph(model.graph, model.profile, model.context)
-            checked.findings += settle(findings, self.rules, models, script, probing)
-        checked.models += [CheckedModel(source.path, m.graph, m.profile, m.measurements) for m in models]
+            self._settle(checked, models, findings, script, probing)
         checked.class_only |= {model_key(m.graph): _class_of(m, source) for m in models if m.class_only}
         checked.constructed |= {c for m in script.models for c in m.classes}
+        return checked
+
+    def _settle(
+        self, checked: _Checked, models: list[Modelled], findings: list[Finding], script: Script, probing: Probing
+    ) -> None:
+        """Predict each model, run the graph rules on it, and settle these findings with those given."""
+        for model in models:
+            model.profile = profile(model.graph, batch_size=self.config.batch_size)
+            for rule in self.rules:
+                findings += rule.check_graph(model.graph, model.profile, model.context)
+        checked.findings += settle(findings, self.rules, models, script, probing)
+        checked.models += [CheckedModel(script.path, m.graph, m.profile, m.measurements) for m in models]
+
+    def _target(self, target: Target, probing: Probing) -> _Checked:
+        """One model that was named from outside; the script that it is in says how it is trained."""
+        source = self.project.file(target.path) if target.path else None
+        checked = _Checked(source=source, target=True)
+        script = read_script(source, self.project) if source else Script(str(self.root), str(self.root), "")
+        with ExitStack() as stack:
+            model = modelled_target(target, self.project, script, probing, self.input_spec, stack)
+            if isinstance(model, Skipped):
+                checked.skipped.append(model)
+                return checked
+            self._settle(checked, [model], [], script, probing)
+            if source is not None:
+                checked.constructed.add(_class_of(model, source))
         return checked
 
     def _syntax_error(self, source: SourceFile, error: BaseException) -> Iterator[Finding]:
@@ -167,9 +202,10 @@ class Engine:
         return source
 
     def _unsuppressed(self, findings: list[Finding], checked: Sequence[_Checked]) -> list[Finding]:
-        comments = [c for part in checked if part.source for c in _comments(part.source)]
-        kept, idle = apply(findings, comments)
-        return [*kept, *unused(idle, [r.code for r in self.rules])]
+        sources = {part.source.path: part.source for part in checked if part.source}
+        kept, idle = apply(findings, [c for source in sources.values() for c in _comments(source)])
+        whole = {part.source.path for part in checked if part.source and not part.target}
+        return [*kept, *unused([c for c in idle if c.location.path in whole], [r.code for r in self.rules])]
 
     def _in_cells(self, finding: Finding) -> Finding:
         """The finding, if in a notebook, with its cells and the lines within them."""
@@ -226,7 +262,8 @@ def _across_files(checked: Sequence[_Checked]) -> tuple[list[Finding], list[Chec
     models: list[CheckedModel] = []
     for part in checked:
         elsewhere = {key for key, name in part.class_only.items() if name in constructed}
-        findings += [f for f in part.findings if f.model not in elsewhere]
+        seen = {(f.code, f.location) for f in findings} if part.target else set()
+        findings += [f for f in part.findings if f.model not in elsewhere and (f.code, f.location) not in seen]
         models += [m for m in part.models if model_key(m.graph) not in elsewhere]
     return findings, models
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gradlint.claims import model_key
 from gradlint.graph.model import ModelGraph
@@ -17,10 +17,11 @@ from gradlint.source.project import Project, SourceFile
 from gradlint.source.reader import read_models
 from gradlint.source.script import Script, Skipped
 from gradlint.source.slice import slice_models
+from gradlint.targets import Target, slice_target
 from gradlint.worker.client import Session
-from gradlint.worker.protocol import Built, Limits, ModelJob
+from gradlint.worker.protocol import Built, Limits, ModelJob, Slice
 
-__all__ = ["Modelled", "model_key", "modelled"]
+__all__ = ["Modelled", "model_key", "modelled", "modelled_target"]
 
 
 @dataclass
@@ -80,17 +81,13 @@ def _built(
     skipped: list[Skipped] = []
     if probing.pool is None:
         return built, failed, skipped
-    config = probing.config
-    limits = Limits(seconds=config.timeout, memory=config.memory << 20)
-    for part in slice_models(source, project, script, config.script_args):
+    for part in slice_models(source, project, script, probing.config.script_args):
         if isinstance(part, Skipped):
             skipped.append(part)
             failed[part.location.path, part.location.line] = part.reason
             continue
         name = part.name or part.target
-        probing.progress("build", name)
-        job = ModelJob(part, input_hint(script, input_spec), limits, config.seed)
-        session = stack.enter_context(probing.pool.open(job))
+        session = _opened(part, script, probing, input_spec, stack)
         answer = session.built
         if isinstance(answer, Built):
             built.append(Modelled(answer.graph, session))
@@ -100,3 +97,33 @@ def _built(
         failed[place.path, place.line] = f"the model could not be built: {answer.reason}"
         skipped.append(Skipped(at, f"`{name}` could not be built, read from source instead: {answer.reason}"))
     return built, failed, skipped
+
+
+def modelled_target(
+    target: Target, project: Project, script: Script, probing: Probing, input_spec: str | None, stack: ExitStack
+) -> Modelled | Skipped:
+    """The model that is named from outside, or why it could not be looked into."""
+    part = slice_target(target, project, probing.config.script_args)
+    named = target.name or target.expression
+    if isinstance(part, Skipped):
+        return replace(part, reason=f"model `{named}`: {part.reason}")
+    if probing.pool is None:
+        return Skipped(part.location or Location(part.path, 1), f"model `{named}` was not built: {probing.refusal}")
+    session = _opened(part, script, probing, target.input or input_spec, stack)
+    answer = session.built
+    if not isinstance(answer, Built):
+        at = answer.location or part.location or Location(part.path, 1)
+        return Skipped(at, f"model `{named}` could not be built: {answer.reason}")
+    place = answer.graph.location or part.location or Location(part.path, 1)
+    graph = with_loss(replace(answer.graph, location=place, name=target.name or answer.graph.name), script)
+    return Modelled(graph, session, context=Context(script, optimizers_of(script, graph)))
+
+
+def _opened(part: Slice, script: Script, probing: Probing, input_spec: str | None, stack: ExitStack) -> Session:
+    """The worker session that was asked to build a slice."""
+    assert probing.pool is not None
+    config = probing.config
+    probing.progress("build", part.name or part.target)
+    limits = Limits(seconds=config.timeout, memory=config.memory << 20)
+    job = ModelJob(part, input_hint(script, input_spec), limits, config.seed)
+    return stack.enter_context(probing.pool.open(job))

@@ -28,7 +28,8 @@ class CheckedModel:
 @dataclass(frozen=True)
 class Result:
     """All of a run. `root` is the project root that reported paths are relative to; `texts` the checked sources
-    by absolute path, for reports that quote lines. `failures` counts gradlint's own errors (exit code 2)."""
+    by absolute path, for reports that quote lines. `failures` counts gradlint's own errors (exit code 2); `unbuilt`
+    are models that were asked for by name and could not be looked into, which are in `skipped` too."""
 
     root: Path
     findings: tuple[Finding, ...] = ()
@@ -38,6 +39,7 @@ class Result:
     seconds: float = 0.0
     failures: int = 0
     notes: tuple[str, ...] = ()
+    unbuilt: tuple[Skipped, ...] = ()
     texts: dict[str, str] = field(default_factory=dict)
 
     def relative(self, path: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
+import types
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -150,8 +152,13 @@ def _rebuild(sliced: Slice, seed: int) -> nn.Module:
 
 
 def _target(execution: Execution) -> object:
+    from torch import nn
+
     try:
-        return execution.run()
+        found = execution.run()
+        # A class or a factory ("torchvision.models:resnet18") stands for what it makes by default.
+        factory = isinstance(found, (type, types.FunctionType, functools.partial)) and not isinstance(found, nn.Module)
+        return found() if factory else found
     except (Exception, SystemExit) as error:
         raise _explained(error, execution.sliced) from error
 
