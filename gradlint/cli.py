@@ -39,6 +39,7 @@ def _codes(flag: str, text: str) -> Callable[[Any], Any]:
 @_codes("--extend-select", "Rules to run beside the configured ones.")
 @click.option("--exec/--no-exec", "execute", default=None, help="Build models in a sandboxed worker, or only read.")
 @click.option("--probe/--no-probe", default=None, help="Measure one batch to settle findings.")
+@click.option("--real/--no-real", default=None, help="Run the scripts for their first steps to settle findings.")
 @click.option("--input", "input_spec", metavar="SPEC", help='Model input, as "1x3x224x224" or "int64:1x128<30522".')
 @click.option("--model", "models", multiple=True, metavar="TARGET", help="FILE.py:EXPR or module:attribute to check.")
 @click.option("--script-args", metavar="ARGS", help="Arguments the script would get on its command line.")

@@ -40,7 +40,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ke
     """What `[tool.gradlint]` may say; the command line's options of the same name win.
 
     `select`, `ignore` and the like hold codes, prefixes of codes ("GL4") or names. `exec` False never runs code
-    of the project. `seeds` is how many inits are drawn, `seed` the first of them. `timeout` is the wall-clock
+    of the project. `real` runs training scripts for their first steps to settle what their own batches alone can.
+    `seeds` is how many inits are drawn, `seed` the first of them. `timeout` is the wall-clock
     limit for one model in seconds, `memory` the resident limit in MiB.
     """
 
@@ -65,6 +66,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ke
     extend: str | None = None
     exec: bool = True
     probe: bool = True
+    real: bool = False
     device: str = "auto"
     seeds: Positive = 3
     seed: int = 0

@@ -17,6 +17,7 @@ from gradlint.finding import Finding, Severity
 from gradlint.graph.signal import profile
 from gradlint.location import Location
 from gradlint.modelling import Modelled, model_key, modelled, modelled_target
+from gradlint.realising import realise
 from gradlint.result import CheckedModel, Result, ordered
 from gradlint.rule import Rule
 from gradlint.settling import Probing, settle
@@ -157,7 +158,10 @@ class Engine:
             model.profile = profile(model.graph, batch_size=self.config.batch_size)
             for rule in self.rules:
                 findings += rule.check_graph(model.graph, model.profile, model.context)
-        checked.findings += settle(findings, self.rules, models, script, probing)
+        settled = settle(findings, self.rules, models, script, probing)
+        if self.config.real:
+            settled = realise(findings, settled, self.rules, models, script, probing)
+        checked.findings += settled
         checked.models += [CheckedModel(script.path, m.graph, m.profile, m.measurements) for m in models]
 
     def _target(self, target: Target, probing: Probing) -> _Checked:

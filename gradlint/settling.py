@@ -39,14 +39,14 @@ def settle(
     settled = []
     for finding in findings:
         rule = by_code[finding.code]
-        judged = _judged(finding, rule, _model_of(finding, models, script), probing)
+        judged = _judged(finding, rule, model_of(finding, models, script), probing)
         confirmed = judged.verdict is not None and judged.verdict.outcome is Outcome.CONFIRMED
         if confirmed or not finding.tentative:
             settled.append(replace(judged, fix=judged.fix or rule.fix(judged, script)))
     return settled
 
 
-def _model_of(finding: Finding, models: Sequence[Modelled], script: Script) -> Modelled | None:
+def model_of(finding: Finding, models: Sequence[Modelled], script: Script) -> Modelled | None:
     """The model that a finding speaks of, a built one first: by its key, else by the script's variable."""
     found = [m for m in models if model_key(m.graph) == finding.model]
     if not found:

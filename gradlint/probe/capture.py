@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -66,6 +69,8 @@ class Capture:
     """Patches module calls, backward passes and optimizer steps of this process until `steps` steps are seen.
 
     `emit` gets each finding as a JSON-able dict; `done` is called when all optimizers that step have taken theirs.
+    `wanted` is (path, first line, last line) of the construction of the one optimizer to watch, None for all;
+    `learning_rate`, where set, is forced on the watched ones.
     """
 
     def __init__(
@@ -76,6 +81,7 @@ class Capture:
         self.emit = emit
         self.done = done
         self.learning_rate: float | None = None
+        self.wanted: tuple[str, int, int] | None = None
         self._calls: list[RootCall] = []
         self._count: dict[int, int] = {}
         self._depth = 0
@@ -108,7 +114,8 @@ class Capture:
 
         def constructed(optimizer: Optimizer, *args: Any, **kwargs: Any) -> None:
             construct(optimizer, *args, **kwargs)
-            capture._known.add(optimizer)
+            if capture.wanted is None or built_at(*capture.wanted):
+                capture._known.add(optimizer)
 
         nn.Module.__call__ = called
         Tensor.backward = back
@@ -196,7 +203,7 @@ class Capture:
     # ---- optimizer steps --------------------------------------------------------------------------------------
 
     def _before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._busy:
+        if self._busy or not self._watches(optimizer):
             return
         state = self._state.setdefault(id(optimizer), _Steps(len(self._state)))
         if state.taken >= self.steps:
@@ -224,8 +231,11 @@ class Capture:
     def _after_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._busy:
             return
-        state = self._state.setdefault(id(optimizer), _Steps(len(self._state)))
         mine = {id(p) for p in held(optimizer)}
+        if not self._watches(optimizer):
+            self._forget(mine)
+            return
+        state = self._state.setdefault(id(optimizer), _Steps(len(self._state)))
         norms = [n for key, n in self._norms.items() if key in mine]
         total = float(torch.linalg.vector_norm(torch.stack([n.cpu() for n in norms]))) / self._scale if norms else None
         loss = float(self._loss) / self._scale if self._loss is not None else None
@@ -241,14 +251,23 @@ class Capture:
             }
         )
         state.taken += 1
-        # A generator's call may lie before the discriminator's step: its own optimizer has yet to come.
+        self._forget(mine)
+        stepping = [o for o in self._known if id(o) in self._state]
+        if len(stepping) == len(self._known) and all(self._state[id(o)].taken >= self.steps for o in stepping):
+            self.done()
+
+    def _watches(self, optimizer: Optimizer) -> bool:
+        return self.wanted is None or optimizer in self._known
+
+    def _forget(self, mine: set[int]) -> None:
+        """Let go of what led to the step of the optimizer with these parameters.
+
+        A generator's call may lie before the discriminator's step: its own optimizer has yet to come.
+        """
         self._calls = [c for c in self._calls if not any(id(p) in mine for p in c.module.parameters())]
         self._count = {key: n for key, n in self._count.items() if any(id(c.module) == key for c in self._calls)}
         self._clipped -= mine
         self._norms = {key: n for key, n in self._norms.items() if key not in mine}
-        stepping = [o for o in self._known if id(o) in self._state]
-        if len(stepping) == len(self._known) and all(self._state[id(o)].taken >= self.steps for o in stepping):
-            self.done()
 
     def _measure(self, optimizer: Optimizer) -> None:
         mine = {id(p) for p in held(optimizer)}
@@ -316,6 +335,25 @@ class Capture:
         complete = replace(watched, measurement=writable(replace(watched.measurement, layers=layers)))
         key = self._state[id(optimizer)].order
         self.emit({"type": "model", "key": key, "watched": json.loads(encode(complete))})
+
+
+def built_at(path: str, first: int, last: int) -> bool:
+    """Whether code on these lines of that file is being run right now, at any depth of the stack."""
+    frame: FrameType | None = sys._getframe(1)
+    wanted = Path(path)
+    while frame is not None:
+        code = Path(frame.f_code.co_filename)
+        if first <= frame.f_lineno <= last and code.name == wanted.name and _same(code, wanted):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return one.resolve() == other.resolve()
+    except OSError:
+        return False
 
 
 def held(optimizer: Optimizer) -> Sequence[Tensor]:

@@ -17,8 +17,9 @@ class Experiment:
     """One measurement. `kind` is one of
 
     - `baseline`: the model as it is;
-    - `reinit`: weights of `nodes` (all linear/conv if empty) drawn anew by `law`: "kaiming", "xavier",
-      "orthogonal", "default", "lstm_forget_bias"; the gain follows the activation that each layer feeds;
+    - `reinit`: weights of `nodes` (all linear/conv if empty) drawn anew by `law`: "kaiming", "kaiming_residual"
+      (the last layer of each residual branch scaled by `branch_scale`), "xavier", "orthogonal", "default",
+      "lstm_forget_bias"; the gain follows the activation that each layer feeds;
     - `swap_activation`: every activation of `nodes` replaced by `to` ("relu", "gelu", "tanh" …) with the
       init that suits it on the layers that feed them;
     - `insert_norm`: `norm` ("layer", "batch") put before every activation of `nodes`;

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gradlint.graph.model import RECTIFIERS, ModelGraph, Node
 from gradlint.graph.naming import clean_path, wrapped_paths
+from gradlint.graph.topology_branches import closing_layers
 from gradlint.probe.curvature import largest_eigenvalue
 from gradlint.probe.experiment import Experiment
 from gradlint.probe.initialization import (
@@ -156,9 +157,14 @@ def _reinitialize(experiment: Experiment, graph: ModelGraph, module: nn.Module, 
         return
     table = parameters_of(module)
     changed = 0
+    scaled = closing_layers(graph) if law == "kaiming_residual" else frozenset()
     for node in chosen_layers(graph, experiment.nodes):
         fed = fed_activation(graph, node)
-        changed += _redraw(node, table, law, fed)
+        changed += _redraw(node, table, law.removesuffix("_residual"), fed)
+        if node.id in scaled:
+            with torch.no_grad():
+                for _, weight in weights_of(node, table):
+                    weight.mul_(experiment.branch_scale)
     if law == "orthogonal":
         changed += sum(orthogonal_recurrence(layer) for layer in _recurrent(experiment, graph, module))
     if not changed:

@@ -343,6 +343,26 @@ def spikes(gradient_norms: Sequence[float]) -> Spikes | None:
     return Spikes(largest > EXPLODED_NORM or (middle > 0 and largest >= SPIKE * middle), largest, middle)
 
 
+def worst_stretch(gradient_norms: Sequence[float], length: int = 10) -> tuple[float, ...]:
+    """The `length` consecutive norms of which the largest stands out most from their median.
+
+    What is called a spike is told over ten steps: in a longer series the median falls as training goes on, and the
+    first norms would look like spikes.
+    """
+    norms = tuple(gradient_norms)
+    if len(norms) <= length:
+        return norms
+    stretches = [norms[i : i + length] for i in range(len(norms) - length + 1)]
+    return max(stretches, key=_prominence)
+
+
+def _prominence(norms: Sequence[float]) -> tuple[bool, float, float]:
+    seen = spikes(norms)
+    assert seen is not None
+    factor = seen.largest / seen.median if seen.median > 0 and math.isfinite(seen.largest) else math.inf
+    return seen.spiking, factor, seen.largest
+
+
 def growth_per_step(hidden_state_gradients: Sequence[float]) -> float | None:
     """log10 of the factor on ‖∂L/∂h_t‖ per time step *back*, from t = T to t = 1; None if not known.
 

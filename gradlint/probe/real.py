@@ -30,8 +30,10 @@ POLL_SECONDS = 0.05
 class RealJob:
     """Run `path` as `__main__` with `argv` and watch its first `steps` optimizer steps.
 
-    `learning_rate`, where set, replaces that of every optimizer: the same script at another rate. `result` is the
-    file that the child writes, `scratch` the folder that checkpoints go to instead of where the script wants them.
+    `optimizer`, where set, is (path, first line, last line) of the call that constructs the one optimizer to watch:
+    what the script trains with others (a pre-training) runs as it would. `learning_rate`, where set, replaces that of
+    every optimizer that is watched: the same script at another rate. `result` is the file that the child writes,
+    `scratch` the folder that checkpoints go to instead of where the script wants them.
     """
 
     path: str
@@ -40,7 +42,7 @@ class RealJob:
     learning_rate: float | None = None
     result: str = ""
     scratch: str = ""
-    seed: int | None = None
+    optimizer: tuple[str, int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -92,12 +94,14 @@ def run_script(
     *,
     steps: int = 1,
     learning_rate: float | None = None,
+    optimizer: tuple[str, int, int] | None = None,
     seconds: float = 120.0,
     python: str | None = None,
     cwd: str | Path | None = None,
 ) -> RealOutcome:
     """Run a training script up to `steps` steps of each of its optimizers, then stop it.
 
+    `optimizer` is (path, first line, last line) of the construction of the one optimizer to watch, None for all.
     The script runs with its own children, network and data in a process group of its own, for at most `seconds`;
     what it saves goes to a folder that is deleted. Nothing that it does is raised here.
     """
@@ -105,7 +109,7 @@ def run_script(
     script = Path(path).resolve()
     with tempfile.TemporaryDirectory(prefix="gradlint-") as scratch:
         result, log, job_file = (Path(scratch) / name for name in ("result.jsonl", "output.txt", "job.json"))
-        job = RealJob(str(script), tuple(argv), max(1, steps), learning_rate, str(result), scratch)
+        job = RealJob(str(script), tuple(argv), max(1, steps), learning_rate, str(result), scratch, optimizer)
         job_file.write_bytes(encode(job))
         ended = _execute([python or sys.executable, str(_CHILD), str(job_file)], log, cwd or script.parent, seconds)
         lines = _read(result)

@@ -113,6 +113,7 @@ def main(job: RealJob) -> None:
     result = Result(job.result)
     capture = Capture(job.steps, trace_call, result.emit, result.finish)
     capture.learning_rate = job.learning_rate
+    capture.wanted = job.optimizer
     capture.install()
     redirect_writes(job.scratch)
     sys.argv = [job.path, *job.argv]
