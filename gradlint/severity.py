@@ -19,6 +19,7 @@ from gradlint.probe.judging import (
     Ratio,
     classify,
     classify_log10,
+    distance,
     gradient_ratio,
     worse,
 )
@@ -78,7 +79,7 @@ class PathHealth:
     `ratio` is log10 g; `uncertainty` its half-width in decades; `severity` None where all is inside the info
     row; `known` False where nothing can be said. `ratio_severity` is that of g alone. `smallest`, `largest`:
     (layer, log10 norm) of weight gradients. `reasons` say what is outside, in words. `spread`, `seeds` and
-    `settled` (every seed on one side) are of a measurement.
+    `outside` (decades by which the worst of the three lies beyond the info row) are of a measurement.
     """
 
     ratio: float | None = None
@@ -92,6 +93,7 @@ class PathHealth:
     spread: float | None = None
     seeds: int | None = None
     overflow: str | None = None
+    outside: float = 0.0
 
     @property
     def explodes(self) -> bool:
@@ -206,6 +208,7 @@ def measured_path(
     g: Ratio | None = gradient_ratio(measurement, layers[0], layers[-1])
     ratio_severity = classify(g.median, options.ratio(algorithm), claimed=claimed) if g else None
     classes = [ratio_severity]
+    outside = [distance(g.median, options.ratio(algorithm))] if g else [0.0]
     reasons: list[str] = []
     absolute, forward = options.absolute.log10(), options.forward.log10()
     norms: list[tuple[str, float]] = []
@@ -219,12 +222,14 @@ def measured_path(
             if found and not reasons:
                 reasons.append(f"the weight gradient of `{name}` is {number(layer.weight_gradient)}")
             classes.append(found)
+            outside.append(distance(layer.weight_gradient, limits))
             norms.append((name, _exponent(layer.weight_gradient)))
         if layer.activation_std is not None:
             found = classify(layer.activation_std, forward, claimed=claimed)
             if found and len(reasons) < 2:
                 reasons.append(f"the output of `{name}` has a std of {number(layer.activation_std)}")
             classes.append(found)
+            outside.append(distance(layer.activation_std, forward))
     overflow = measurement.first_nonfinite
     if overflow is not None:
         classes.append(Severity.ERROR)
@@ -240,6 +245,7 @@ def measured_path(
         spread=g.spread if g else None,
         seeds=measurement.seeds,
         overflow=overflow,
+        outside=math.inf if overflow is not None else max(outside),
     )
 
 

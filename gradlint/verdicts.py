@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from gradlint.finding import Evidence, Finding, Outcome, Severity, Verdict
 from gradlint.probe.experiment import Experiment, Measurements
-from gradlint.probe.judging import distance, remedy_helps
+from gradlint.probe.judging import REMEDY_DECADES
 from gradlint.severity import BandOptions, PathHealth, measured_path, number, power, show
 
 NOTICEABLE = 0.02
@@ -111,32 +111,24 @@ def _best_remedy(seen: Measurements, subject: PathSubject, options: BandOptions,
     for remedy in subject.remedies:
         after = _measured(seen, remedy.key, subject, options)
         if after.known:
-            answers.append(_improves(now, after, subject, options))
+            answers.append(_improves(now, after))
     return any(answers) if answers else None
 
 
-def _improves(now: PathHealth, after: PathHealth, subject: PathSubject, options: BandOptions) -> bool:
-    if after.severity is None or _rank(after.severity) < _rank(now.severity):
-        return True
-    bands = options.ratio(subject.algorithm)
-    if remedy_helps(power(now.ratio), power(after.ratio), bands):
-        return True
-    if now.smallest is None or after.smallest is None:
-        return False
-    absolute = options.absolute.log10()
-    before, behind = (power(x[1]) or 0.0 for x in (now.smallest, after.smallest))
-    return distance(before, absolute) > 0 and bool(remedy_helps(before, behind, absolute))
+def _improves(now: PathHealth, after: PathHealth) -> bool:
+    """Whether the worst of the three numbers comes a decade nearer to health, or into it.
 
-
-def _rank(severity: Severity | None) -> int:
-    return -1 if severity is None else severity.rank
+    A remedy that cures one number and ruins another (He init in a net with bare skips) is none.
+    """
+    return after.outside == 0 or now.outside - after.outside >= REMEDY_DECADES
 
 
 def _evidence(seen: Measurements, subject: PathSubject, options: BandOptions, now: PathHealth) -> Evidence:
+    """What was measured; a what-if that does not improve an unhealthy path is not shown as one."""
     whatif = {}
     for remedy in subject.remedies:
         after = _measured(seen, remedy.key, subject, options)
-        if after.known:
+        if after.known and (now.severity is None or _improves(now, after)):
             whatif[remedy.key] = power(after.ratio)
     baseline = seen.baseline
     saturated = [

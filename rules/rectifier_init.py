@@ -11,6 +11,7 @@ from gradlint.gain import compare, is_default, named, suited
 from gradlint.graph.model import RECTIFIERS, InitLaw, ModelGraph, Node
 from gradlint.graph.profile import Profile
 from gradlint.graph.topology import HIDDEN_SATURATING, topology
+from gradlint.graph.topology_branches import closing_layers, unnormalized_branches
 from gradlint.graph.topology_paths import feeds, in_normalized_branch, longest_chain
 from gradlint.location import Location
 from gradlint.probe.experiment import Experiment, Measurements
@@ -23,6 +24,10 @@ TOLERANCE = 0.8
 
 DELIBERATE = frozenset({"eye", "dirac", "sparse", "pretrained", "unknown"})
 """Laws with a purpose of their own, or of which nothing is known."""
+
+
+SCALED_BRANCHES = "He init, branches scaled by 0.2"
+"""What-if of nets with skips and no norm: a branch that starts at zero, as it stands after some training."""
 
 
 class RectifierOptions(BandOptions, frozen=True):
@@ -144,6 +149,7 @@ for _ in range(100):
         if graph.pretrained:
             return
         bypassed = topology(graph).innermost
+        closing = closing_layers(graph)
         wrong: dict[tuple[str, ...], list[_Suspect]] = {}
         default: list[_Suspect] = []
         mirrored: dict[tuple[str, ...], list[_Suspect]] = {}
@@ -154,6 +160,8 @@ for _ in range(100):
                 mirrored.setdefault(key, []).append(suspect)
             elif is_default(law):
                 default.append(suspect)
+            elif suspect.gain == 0 and suspect.layer.id in closing:
+                continue  # Fixup, LayerScale, LoRA's B: the block starts as the identity, on purpose.
             elif law.origin != "default" and self._off(suspect, graph):
                 # Small or zero weights on a residual branch are Fixup and SkipInit, as long as gradient arrives.
                 branch = suspect.gain < 1 and suspect.layer.id in bypassed
@@ -217,9 +225,16 @@ for _ in range(100):
         many = f"{len(group)} layers" if len(group) > 1 else f"`{first.layer.name}`, which feeds"
         fact = f"{named(first.law)} gives {many}{' that feed' if len(group) > 1 else ''} {claims.listed(ops)} "
         fact += f"{scale} times the scale of He init"
-        yield from self._report(
-            group, fact, "He init", "kaiming", first.law.location, self._help(first), graph, profile, context
-        )
+        label, law, advice = self._remedy(group, graph)
+        yield from self._report(group, fact, label, law, first.law.location, advice, graph, profile, context)
+
+    def _remedy(self, group: Sequence[_Suspect], graph: ModelGraph) -> tuple[str, str, str]:
+        """Label and law of the what-if, and the advice: bare He init would double the variance in every block."""
+        advice = self._help(group[0])
+        if not unnormalized_branches(graph, frozenset(s.layer.id for s in group)):
+            return "He init", "kaiming", advice
+        scaled = f"{advice}, and start the last layer of each residual branch at zero (Fixup) or scaled down"
+        return SCALED_BRANCHES, "kaiming_residual", scaled
 
     def _help(self, suspect: _Suspect) -> str:
         match suspect.activation.op:
@@ -247,7 +262,8 @@ for _ in range(100):
         op = chain[0].activation.op
         fact = f"PyTorch's default init on {len(chain)} layers in a row that feed `{op}` shrinks the gradient"
         where = claims.place(graph, *layers)
-        yield from self._report(chain, fact, "He init", "kaiming", where, self._help(chain[0]), graph, profile, context)
+        label, law, advice = self._remedy(chain, graph)
+        yield from self._report(chain, fact, label, law, where, advice, graph, profile, context)
 
     def _mirror(
         self, group: Sequence[_Suspect], graph: ModelGraph, profile: Profile, context: Context
@@ -282,7 +298,9 @@ for _ in range(100):
         experiment = Experiment("reinit", label=remedy, nodes=tuple(n.name for n in affected), law=law)
         related = claims.further(affected, "initialised so", beside=location)
         subject = claims.subject(graph, profile, context, health, layers, affected, severity, (experiment,))
-        stated = group[0].forward
+        ends = closing_layers(graph) if law == "kaiming_residual" else frozenset()
+        plain = next((s for s in group if s.layer.id not in ends), None)
+        stated = plain.forward if plain else None
         yield self.finding(
             location,
             fact + claims.predicted(health, severity, layers),
@@ -293,7 +311,7 @@ for _ in range(100):
             model=claims.model_key(graph),
             optimizer=context.algorithm,
             confidence=claims.confidence(graph, profile),
-            subject=GainSubject(subject, affected[0].name, stated, remedy),
+            subject=GainSubject(subject, plain.layer.name if plain else affected[0].name, stated, remedy),
         )
 
     def experiments(self, finding: Finding) -> list[Experiment]:

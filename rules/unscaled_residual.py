@@ -18,6 +18,10 @@ GROWTH = 1.0
 """Decades by which the stream has to grow over all blocks: seven blocks that double the variance."""
 
 
+SCALED_BRANCHES = "branches scaled by 0.2"
+"""What-if: He init with the last layer of each branch scaled down, a zero start after some training."""
+
+
 class ResidualOptions(BandOptions, frozen=True):
     """`blocks`: fewer residual blocks are not looked at; `growth`: decades by which their stream has to grow."""
 
@@ -47,7 +51,8 @@ class UnscaledResidual(Rule):
 
     ## How it is confirmed
     The gradient ratio, the weight gradients and the forward signal over the blocks are measured on one batch, and
-    again with a normalisation before every activation.
+    again with the last layer of each branch scaled by 0.2 (at zero every block is the identity, which would prove
+    nothing), and with a normalisation before every activation.
 
     ## Fix safety
     No fix is offered.
@@ -116,7 +121,10 @@ for _ in range(100):
         health = predicted_path(profile, layers, context.algorithm, self.options)
         severity = claims.claimed(health, graph, profile)
         nodes = claims.activations_after(graph, layers)
-        remedy = Experiment("insert_norm", label="LayerNorm", nodes=nodes, norm="layer")
+        remedies = (
+            Experiment("reinit", label=SCALED_BRANCHES, nodes=tuple(n.name for n in layers), law="kaiming_residual"),
+            Experiment("insert_norm", label="LayerNorm", nodes=nodes, norm="layer"),
+        )
         yield self.finding(
             location,
             f"the signal grows {show(growth)} times over {len(blocks)} residual blocks without normalisation"
@@ -128,7 +136,7 @@ for _ in range(100):
             model=claims.model_key(graph),
             optimizer=context.algorithm,
             confidence=claims.confidence(graph, profile),
-            subject=claims.subject(graph, profile, context, health, layers, layers, severity, (remedy,)),
+            subject=claims.subject(graph, profile, context, health, layers, layers, severity, remedies),
         )
 
     def experiments(self, finding: Finding) -> list[Experiment]:
