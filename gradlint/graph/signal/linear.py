@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+from gradlint.graph.model import Node
 from gradlint.graph.signal.moments import NEVER, Gradient, Signal, log, log_sum, mapped
 from gradlint.graph.signal.transfer import NOMINAL_WIDTH, Site, Transfer, bias_moments, weight_moments
 
@@ -113,7 +114,7 @@ def _fan(site: Site, x: Signal) -> Fan:
         n_in = float(site.attribute("in_features") or (law and law.fan_in) or x.features or NOMINAL_WIDTH)
         n_out = float(site.attribute("out_features") or (law and law.fan_out) or NOMINAL_WIDTH)
         return Fan(n_in, n_out, n_out, 1.0, 1.0, 1.0, x.positions, x.positions)
-    dims = int(site.node.op[-2]) if site.node.op[-2:-1].isdigit() else 2
+    dims = dimensions(site.node)
     groups = float(site.attribute("groups", 1))
     channels_in = float(site.attribute("in_channels") or x.features)
     channels = float(site.attribute("out_channels") or NOMINAL_WIDTH)
@@ -123,7 +124,10 @@ def _fan(site: Site, x: Signal) -> Fan:
     padding = site.attribute("padding", 0)
     span = [d * (k - 1.0) for k, d in zip(kernel, dilation, strict=True)]
     pads = [0.5 * w for w in span] if padding == "same" else sizes(0 if padding == "valid" else padding, dims, 0.0)
-    image = _image(site, dims, x)
+    known = _image(site, dims)
+    # An image of unknown size is taken to be large beside the kernel: nothing is lost to its border.
+    image = known or [max(x.positions ** (1.0 / dims), 1.0)] * dims
+    bordered = known is not None and padding_zeros(site)
     transposed = site.node.kind == "conv_transpose"
     inbound, p_out = 1.0, 1.0
     for side, k, s, d, p in zip(image, kernel, stride, dilation, pads, strict=True):
@@ -133,7 +137,7 @@ def _fan(site: Site, x: Signal) -> Fan:
             else (side + 2.0 * p - d * (k - 1.0) - 1.0) // s + 1.0
         )
         out = max(out, 1.0)
-        inside = _inside(side, out, k, s, d, p, transposed=transposed) if padding_zeros(site) else 1.0
+        inside = _inside(side, out, k, s, d, p, transposed=transposed) if bordered else 1.0
         inbound, p_out = inbound * inside, p_out * out
     shape = site.node.shape
     if shape is not None and all(isinstance(n, int) for n in shape[-dims:]):
@@ -152,18 +156,24 @@ def _fan(site: Site, x: Signal) -> Fan:
     )
 
 
+def dimensions(node: Node) -> int:
+    """Spatial axes of a convolution, by its name."""
+    return int(node.op[-2]) if node.op[-2:-1].isdigit() else 2
+
+
 def padding_zeros(site: Site) -> bool:
     """Whether what lies outside the image is zero (not reflected, replicated or wrapped)."""
     return bool(site.attribute("padding_mode", "zeros") == "zeros")
 
 
-def _image(site: Site, dims: int, x: Signal) -> list[float]:
+def _image(site: Site, dims: int) -> list[float] | None:
+    """The sides of the image that a convolution reads, or None where they are not known."""
     source = site.graph.nodes[site.node.inputs[0]] if site.node.inputs else None
     if source is not None and source.shape is not None and len(source.shape) > dims:
         tail = source.shape[-dims:]
         if all(isinstance(n, int) for n in tail):
             return [float(n) for n in tail if n is not None]
-    return [max(x.positions ** (1.0 / dims), 1.0)] * dims
+    return None
 
 
 def _inside(side: float, out: float, k: float, s: float, d: float, p: float, *, transposed: bool) -> float:
