@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from gradlint.finding import Finding, Outcome, Related
@@ -11,9 +11,11 @@ from gradlint.verdicts import PathSubject
 STRUCTURAL = frozenset({"GL102", "GL301", "GL302"})
 """Rules that name what is missing; where an init or an activation explains the decay, they come second."""
 
-
 UNCLIPPED = frozenset({"GL401", "GL404"})
 """Rules whose step is unclipped because its clipping is misplaced (GL402), where that is found too."""
+
+EXPLODES = frozenset({"GL101", "GL102", "GL201", "GL301", "GL302", "GL502"})
+"""Rules that name why a gradient is large, where a plain unclipped step (GL404) only meets it."""
 
 
 def merge(findings: Iterable[Finding]) -> list[Finding]:
@@ -34,11 +36,27 @@ def merge(findings: Iterable[Finding]) -> list[Finding]:
             Related(unique[i].location, f"{unique[i].code} {unique[i].name}: {unique[i].message}") for i in others
         ]
         merged[first] = replace(unique[first], primary=True, related=(*unique[first].related, *related))
-    misplaced = {r.location for f in unique if f.code == "GL402" for r in f.related}
-    for i, finding in merged.items():
-        if finding.code in UNCLIPPED and finding.location in misplaced:
-            merged[i] = replace(finding, primary=False)
+    for i in _explained(unique):
+        merged[i] = replace(merged[i], primary=False)
     return [merged[i] for i in range(len(unique))]
+
+
+def _explained(findings: Sequence[Finding]) -> Iterator[int]:
+    """Indices of findings that another one explains, though they have no path in common.
+
+    A step is unclipped because its clipping is misplaced (GL402); the norm of a plain step is large because the net
+    or the rate makes it so; weights that are all equal (GL202) are off He's scale (GL201) too.
+    """
+    misplaced = {r.location for f in findings if f.code == "GL402" for r in f.related}
+    constant = {(f.model, f.location) for f in findings if f.code == "GL202"}
+    explosive = {f.location.path for f in findings if f.code in EXPLODES and _confirmed(f) and f.severity.rank > 0}
+    for i, finding in enumerate(findings):
+        if (
+            (finding.code in UNCLIPPED and finding.location in misplaced)
+            or (finding.code == "GL201" and (finding.model, finding.location) in constant)
+            or (finding.code == "GL404" and finding.tentative and finding.location.path in explosive)
+        ):
+            yield i
 
 
 def path_of(finding: Finding) -> PathSubject | None:
@@ -69,6 +87,10 @@ def _strength(finding: Finding) -> tuple[bool, int]:
 
 def _refuted(finding: Finding) -> bool:
     return finding.verdict is not None and finding.verdict.outcome is Outcome.REFUTED
+
+
+def _confirmed(finding: Finding) -> bool:
+    return finding.verdict is not None and finding.verdict.outcome is Outcome.CONFIRMED
 
 
 def _groups(findings: Sequence[Finding]) -> list[list[int]]:

@@ -145,7 +145,8 @@ for _ in range(100):
         # Ten steps do not build momentum up; plain SGD at the rate it comes to shows what will.
         curve = max((c for c in (script.losses, script.plain_losses) if c), key=_end)
         ratio = _end(curve) / curve[0] if curve[0] else math.nan
-        evidence = Evidence(numbers={"loss_before": curve[0], "loss_after_10": curve[-1]})
+        known = curve[-1] if _end(curve) < OVERFLOW else None
+        evidence = Evidence(numbers={"loss_before": curve[0], "loss_after_10": known})
         steps = f"after {len(curve) - 1} steps on one batch the loss is "
         told = steps + (f"{number(ratio)} times its start" if _end(curve) < OVERFLOW else "not finite")
         if not grows:

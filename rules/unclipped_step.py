@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from gradlint.clipping import clip_after_backward
 from gradlint.finding import Evidence, Finding, Fix, Outcome, Related, Severity, Verdict
 from gradlint.probe.experiment import Experiment, Measurements
-from gradlint.probe.judging import spikes
+from gradlint.probe.judging import EXPLODED_NORM, diverges, spikes
 from gradlint.replay import StepSubject, gradient_norms, replay, step_subject
 from gradlint.rule import Rule, RuleOptions
 from gradlint.severity import number
@@ -25,6 +26,20 @@ class StepOptions(RuleOptions, frozen=True):
     adversarial: bool = False
     every: bool = False
     max_norm: float = 1.0
+
+
+@dataclass(frozen=True)
+class UnclippedSubject:
+    """The step to replay, and whether its loss is made of rewards or of an opponent's answers."""
+
+    step: StepSubject
+    reinforcement: bool = False
+    adversarial: bool = False
+
+    @property
+    def spiky(self) -> bool:
+        """Whether the gradient may spike from one batch to the next, as that of a plain loss does not."""
+        return self.reinforcement or self.adversarial
 
 
 class UnclippedStep(Rule):
@@ -53,8 +68,9 @@ class UnclippedStep(Rule):
     ```
 
     ## How it is confirmed
-    The gradient norm is measured over ten steps or batches: confirmed when the largest is at least 10 times the
-    median, or above 1e3. Spiking rewards only show on the script's own batches (`gradlint probe`); on a synthetic
+    The gradient norm is measured over ten steps or batches: confirmed above 1e3, for losses of rewards and GANs also
+    when the largest is at least 10 times the median. Steps that the learning rate makes diverge do not count: that
+    is GL502. Spiking rewards only show on the script's own batches (`gradlint probe`); on a synthetic
     batch the finding stays unverified.
 
     ## Fix safety
@@ -123,24 +139,33 @@ for _ in range(100):
             model=step.models[0].name if step.models else None,
             optimizer=step.optimizer.algorithm if step.optimizer else None,
             tentative=not claim,
-            subject=(step_subject(step), step.reinforcement),
+            subject=UnclippedSubject(step_subject(step), step.reinforcement, step.adversarial),
         )
 
     def experiments(self, finding: Finding) -> list[Experiment]:
-        subject, _ = finding.subject
-        return [Experiment("baseline"), *(replay(subject) if isinstance(subject, StepSubject) else [])]
+        subject = finding.subject
+        if not isinstance(subject, UnclippedSubject):
+            return []
+        return [Experiment("baseline"), *replay(subject.step)]
 
     def judge(self, finding: Finding, seen: Measurements) -> Verdict:
-        _, reinforcement = finding.subject
-        series = spikes(gradient_norms(seen))
+        subject = finding.subject
+        if not isinstance(subject, UnclippedSubject):
+            return Verdict(Outcome.UNVERIFIED, "the step is not known")
+        # Where the rate makes the loss diverge the norms follow it: that is GL502's finding.
+        diverging = bool(diverges(seen.get("step")))
+        baseline = seen.baseline
+        norms = (baseline.gradient_norms if baseline else ()) if diverging else gradient_norms(seen)
+        series = spikes(norms)
         if series is None:
             return unmeasured(seen, "no gradient norm was measured")
         evidence = Evidence(numbers={"gradient_norm_largest": series.largest, "gradient_norm_median": series.median})
         told = f"gradient norm measured up to {number(series.largest)}, median {number(series.median)}"
-        if series.spiking:
+        spiking = series.spiking if subject.spiky else series.largest > EXPLODED_NORM
+        if spiking:
             return Verdict(Outcome.CONFIRMED, told, Severity.WARNING, evidence)
         real = any(m.batch.startswith("real") for m in seen.of.values())
-        if reinforcement and not real:
+        if subject.reinforcement and not real:
             return Verdict(
                 Outcome.UNVERIFIED,
                 "rewards spike only on the script's own batches: use `gradlint probe`",

@@ -49,3 +49,13 @@ def test_an_unclipped_step_stands_behind_its_misplaced_clipping():
     )
     unclipped = Finding("GL401", "unclipped-recurrent-step", Severity.WARNING, "m", step)
     assert [f.primary for f in merge([unclipped, clip])] == [False, True]
+
+
+def test_the_norm_of_a_plain_step_stands_behind_the_rate_that_makes_it():
+    proven = Verdict(Outcome.CONFIRMED, "measured")
+    at = Location("train.py", 20)
+    step = Finding("GL404", "unclipped-step", Severity.WARNING, "m", at, tentative=True, verdict=proven)
+    rate = Finding("GL502", "lr-diverges", Severity.ERROR, "m", Location("train.py", 12), verdict=proven)
+    assert [f.primary for f in merge([step, rate])] == [False, True]
+    rewards = replace(step, tentative=False)
+    assert [f.primary for f in merge([rewards, rate])] == [True, True]

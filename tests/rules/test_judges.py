@@ -16,7 +16,7 @@ from gradlint.rules.lr_diverges import DivergeSubject, LrDiverges
 from gradlint.rules.rectifier_init import RectifierInit
 from gradlint.rules.saturating_stack import SaturatingStack
 from gradlint.rules.unclipped_recurrent_step import GROWN, UnclippedRecurrentStep
-from gradlint.rules.unclipped_step import UnclippedStep
+from gradlint.rules.unclipped_step import UnclippedStep, UnclippedSubject
 from tests.rules.build import Net, measured, sloped, xavier_law
 
 HERE = Location("train.py", 5)
@@ -179,7 +179,7 @@ def test_diverging_rate_is_told_from_a_diverging_net():
 
 def test_rewards_are_not_refuted_by_a_synthetic_batch():
     rule = UnclippedStep()
-    finding = rule.finding(HERE, "m", subject=(StepSubject("Adam", 0.01), True))
+    finding = rule.finding(HERE, "m", subject=UnclippedSubject(StepSubject("Adam", 0.01), reinforcement=True))
     quiet = Measurement("step", gradient_norms=(1.0, 1.1, 0.9))
     assert rule.judge(finding, Measurements({"step": quiet})).outcome is Outcome.UNVERIFIED
     real = replace(quiet, batch="real")
@@ -187,3 +187,25 @@ def test_rewards_are_not_refuted_by_a_synthetic_batch():
     loud = replace(real, gradient_norms=(1.0, 2000.0))
     verdict = rule.judge(finding, Measurements({"step": loud}))
     assert (verdict.outcome, verdict.severity) == (Outcome.CONFIRMED, Severity.WARNING)
+
+
+def test_plain_steps_are_confirmed_by_the_norm_alone_and_not_where_the_rate_diverges():
+    rule = UnclippedStep()
+    plain = rule.finding(HERE, "m", subject=UnclippedSubject(StepSubject("SGD", 0.1)))
+    adversarial = rule.finding(HERE, "m", subject=UnclippedSubject(StepSubject("SGD", 0.1), adversarial=True))
+    spiky = Measurement("step", losses=(2.3, 2.0), gradient_norms=(1.0, 1.0, 50.0))
+    assert rule.judge(plain, Measurements({"step": spiky})).outcome is Outcome.REFUTED
+    assert rule.judge(adversarial, Measurements({"step": spiky})).outcome is Outcome.CONFIRMED
+    large = replace(spiky, gradient_norms=(2000.0, 1500.0))
+    assert rule.judge(plain, Measurements({"step": large})).outcome is Outcome.CONFIRMED
+    diverging = replace(large, losses=(2.3, 900.0))
+    at_init = Measurement("baseline", gradient_norms=(1.0, 1.2))
+    verdict = rule.judge(plain, Measurements({"step": diverging, "baseline": at_init}))
+    assert verdict.outcome is Outcome.REFUTED
+
+
+def test_a_remedy_that_ruins_another_number_is_not_shown():
+    finding = stack(-1.2)
+    verdict = judged(finding, 1e-9, ReLU_with_He_init=1e9, LayerNorm=0.5)
+    assert verdict.evidence.whatif == {"LayerNorm": pytest.approx(0.5)}
+    assert judged(finding, 1e-9, ReLU_with_He_init=1e9).outcome is Outcome.UNVERIFIED
