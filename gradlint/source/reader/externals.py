@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from gradlint.graph.model import InitLaw
-from gradlint.source.reader import laws
+from gradlint.source.reader import environments, laws
 from gradlint.source.reader.arrays import OTHER_CREATORS, Arrays
 from gradlint.source.reader.creation import CREATORS
 from gradlint.source.reader.layers import CONTAINERS, LAYERS
@@ -214,6 +214,10 @@ class Externals(Arrays):
                 return self.init_call(callee.last, args, kwargs, site)
             if callee.last in ("to_2tuple", "to_ntuple", "to_3tuple") and args:
                 return args[0] if isinstance(args[0], tuple) else (args[0],) * (3 if "3" in name else 2)
+        if name in environments.MAKERS:
+            return environments.made(args[0] if args else kwargs.get("id")) or Unknown(f"the value of `{name}(…)`")
+        if ".wrappers." in name and callee.last in environments.SAME_SPACES and args:
+            return args[0]
         if name.startswith(MODEL_LIBRARIES) and self._makes_model(name):
             return self.opaque_module(name, args, kwargs, site)
         if self.operations is not None and contains_tensor([*args, *kwargs.values()]):
