@@ -14,6 +14,9 @@ import click
 from gradlint import __version__
 
 FORMATS = ("text", "concise", "json", "github", "gitlab", "sarif", "junit", "markdown")
+ADOPTION = ("baseline", "update_baseline", "changed_since", "add_ignore", "reason")
+"""Options of `check` that a team adopts gradlint with, see `gradlint.adoption`."""
+
 WRONG = 2
 """Exit code for wrong usage, wrong config, unreadable input and internal errors."""
 
@@ -55,11 +58,19 @@ def _codes(flag: str, text: str) -> Callable[[Any], Any]:
 @click.option("--fix", "apply_fixes", is_flag=True, help="Write the fixes that are safe.")
 @click.option("--unsafe-fixes", is_flag=True, help="With --fix or --diff: those that may change behaviour too.")
 @click.option("--diff", "show_diff", is_flag=True, help="Print what --fix would change, write nothing.")
+@click.option("--baseline", type=click.Path(path_type=Path, dir_okay=False), help="File of accepted findings.")
+@click.option("--update-baseline", is_flag=True, help="Accept what is found now: write it to the --baseline file.")
+@click.option("--changed-since", metavar="REF", help="Only findings on lines changed since that commit or branch.")
+@click.option("--add-ignore", is_flag=True, help="Write suppression comments for what is found.")
+@click.option("--reason", default="accepted", show_default=True, help="With --add-ignore: why.")
 @click.option("--statistics", is_flag=True, help="Print how often each rule found something.")
 @click.option("--exit-zero", is_flag=True, help="Exit 0 whatever was found.")
+@click.option("--extend-exclude", multiple=True, metavar="PATTERN", help="Leave out files beside the configured ones.")
 @click.option("--force-exclude", is_flag=True, help="Apply exclusions to named files too.")
 @click.option("--stdin-filename", type=click.Path(path_type=Path), help="Check standard input as this file.")
 @click.option("--config", "config_path", type=click.Path(path_type=Path, dir_okay=False), help="Configuration file.")
+@click.option("--show-files", is_flag=True, help="List the files that would be checked.")
+@click.option("--show-settings", is_flag=True, help="Print the settings that would be used.")
 def check(**options: Any) -> None:
     """Lint training scripts, notebooks and folders (default: the working folder)."""
     sys.exit(_check(**options))
@@ -79,8 +90,13 @@ def _check(
     unsafe_fixes: bool,
     show_diff: bool,
     statistics: bool,
+    show_files: bool,
+    show_settings: bool,
     **overrides: Any,
 ) -> int:
+    from gradlint.adoption import Adoption, AdoptionError
+    from gradlint.baseline import BaselineError
+    from gradlint.changes import ChangesError
     from gradlint.config import ConfigError
     from gradlint.discover import MissingPathError, discover
     from gradlint.engine import Engine, default_root
@@ -88,24 +104,42 @@ def _check(
     from gradlint.source.project import UnreadableError, decode
     from gradlint.targets import TargetError, configured_targets, parse_target
 
+    adoption = Adoption(**{option: overrides.pop(option) for option in ADOPTION})
     try:
         config = _settings(config_path, paths, overrides)
+        if show_settings:
+            return _show_settings(config, config_path, paths)
         targets = [parse_target(text, Path.cwd()) for text in models]
         if not paths and not models and not stdin_filename:
             targets += configured_targets(config.models, _config_folder(config_path))
         named = list(paths) or ([] if stdin_filename or models else [Path()])
         files = discover(named, (*config.exclude, *config.extend_exclude), force_exclude)
+        if show_files:
+            click.echo("".join(f"{file.as_posix()}\n" for file in files), nl=False)
+            return 0
         stdin = (stdin_filename, decode(sys.stdin.buffer.read())) if stdin_filename else None
         inside = [t.path for t in targets if t.path] if not named else []
         root = default_root([*named, *inside, *([stdin_filename] if stdin_filename else [])])
         engine = Engine(config, root, targets=targets)
-    except (ConfigError, MissingPathError, RuleError, TargetError, UnreadableError) as error:
+        first = named[0] if named else root
+        adoption.prepare(first if first.is_dir() else first.parent)
+    except (
+        AdoptionError, BaselineError, ChangesError, ConfigError, MissingPathError, RuleError, TargetError,
+        UnreadableError,
+    ) as error:  # fmt: skip
         click.echo(f"error: {error}", err=True)
         return WRONG
     engine.input_spec = input_spec
     with _progress() as progress:
         engine.progress = progress
-        result = engine.run(files, stdin)
+        result = adoption.narrowed(engine.run(files, stdin), files)
+    if adoption.writes:
+        try:
+            click.echo("".join(f"{line}\n" for line in adoption.write(result, files)), err=True, nl=False)
+        except (AdoptionError, BaselineError) as error:
+            click.echo(f"error: {error}", err=True)
+            return WRONG
+        return WRONG if result.failures else 0
     if show_diff or apply_fixes:
         result = _fix(result, unsafe_fixes, write=apply_fixes and not show_diff)
         if result is None:
@@ -141,7 +175,18 @@ def _settings(config_path: Path | None, paths: tuple[Path, ...], overrides: dict
         given["fail_on"] = Severity(given["fail_on"])
     if "script_args" in given:
         given["script_args"] = tuple(shlex.split(given["script_args"]))
+    if "extend_exclude" in given:
+        given["extend_exclude"] = (*config.extend_exclude, *given["extend_exclude"])
     return msgspec.structs.replace(config, **given)
+
+
+def _show_settings(config: Any, config_path: Path | None, paths: tuple[Path, ...]) -> int:
+    from gradlint.config import find
+    from gradlint.report.settings import render
+
+    start = paths[0].resolve() if paths else Path.cwd()
+    click.echo(render(config, config_path or find(start if start.is_dir() else start.parent)), nl=False)
+    return 0
 
 
 def _config_folder(config_path: Path | None) -> Path:
