@@ -82,6 +82,15 @@ def build(sliced: Slice, seed: int = 0, meta: bool = True) -> BuiltModel:
     return _build_once(sliced, seed, meta=False)
 
 
+def rehearse(make: Callable[[], nn.Module]) -> nn.Module:
+    """Build a module on meta as a slice's would be, with nothing of the surroundings changed."""
+    with LawRecorder() as recorder, Devices(meta=True):
+        module = make()
+    for parameter in module.parameters():
+        recorder.law(parameter)
+    return module
+
+
 def _build_once(sliced: Slice, seed: int, *, meta: bool) -> BuiltModel:
     execution = Execution(sliced)
     recorder = LawRecorder(sliced.root)

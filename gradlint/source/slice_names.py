@@ -87,11 +87,11 @@ def targets_of(statement: ast.stmt) -> list[ast.expr]:
             return []
     found: list[ast.expr] = []
     while flat:
-        target = flat.pop(0)
-        if isinstance(target, (ast.Tuple, ast.List)):
-            flat = [*target.elts, *flat]
+        first = flat.pop(0)
+        if isinstance(first, (ast.Tuple, ast.List)):
+            flat = [*first.elts, *flat]
         else:
-            found.append(target)
+            found.append(first)
     return found
 
 

@@ -159,22 +159,32 @@ def readable_paths(root: str, script: str, extra: Iterable[str] = ()) -> tuple[l
     These are the system's libraries, the interpreter, everything on `sys.path`, the project (without its
     secrets), and the configuration files in the cache of the Hugging Face hub.
     """
-    home = os.path.realpath(os.path.expanduser("~"))  # noqa: PTH111
-    hub = os.environ.get("HF_HOME") or home + "/.cache/huggingface"
-    libraries = [*_SYSTEM, *(f"/etc/{name}" for name in _SETTINGS)]
-    libraries += [sys.prefix, sys.base_prefix, sys.exec_prefix, *sysconfig.get_paths().values()]
-    libraries += [hub + "/hub", hub + "/modules", home + "/.cache/torch/hub", str(Path(__file__).resolve().parents[1])]
-    libraries = [p for p in dict.fromkeys(map(os.path.realpath, libraries)) if p != "/"]
-    projects = [os.path.realpath(p) for p in (root, os.path.dirname(script), *extra) if p]  # noqa: PTH120
-    on_path = [p for p in map(os.path.realpath, filter(None, sys.path)) if not _is_below(p, libraries)]
+    libraries = _libraries()
+    projects = list(dict.fromkeys(_real(p) for p in (root, os.path.dirname(script), *extra) if p))  # noqa: PTH120
+    on_path = [p for p in map(_real, filter(None, sys.path)) if not _is_below(p, libraries)]
+    prefix = _real(sys.prefix)
     readable: list[str] = []
     for path in libraries:
-        holes = [p for p in projects if p.startswith(path + "/") and not _is_below(p, [sys.prefix])]
+        holes = [p for p in projects if p.startswith(path + "/") and not _is_below(p, [prefix])]
         readable += _around(path, holes) if holes else [path]
     listable = list(dict.fromkeys([*projects, *on_path]))
     for path in listable:
-        readable += _without_secrets(path) if path in projects else _searched(path)
+        readable += _without_secrets(path)
     return list(dict.fromkeys(readable)), listable
+
+
+_real = functools.cache(os.path.realpath)
+
+
+@functools.cache
+def _libraries() -> tuple[str, ...]:
+    """Where the system, the interpreter and the hubs keep what any project may read."""
+    home = _real(os.path.expanduser("~"))  # noqa: PTH111
+    hub = os.environ.get("HF_HOME") or home + "/.cache/huggingface"
+    found = [*_SYSTEM, *(f"/etc/{name}" for name in _SETTINGS)]
+    found += [sys.prefix, sys.base_prefix, sys.exec_prefix, *sysconfig.get_paths().values()]
+    found += [hub + "/hub", hub + "/modules", home + "/.cache/torch/hub", str(Path(__file__).resolve().parents[1])]
+    return tuple(p for p in dict.fromkeys(map(_real, found)) if p != "/")
 
 
 def _is_below(path: str, folders: Iterable[str]) -> bool:
@@ -193,18 +203,13 @@ def _around(folder: str, holes: list[str]) -> Iterator[str]:
             yield entry.path
 
 
+def warm(root: str = "", script: str = "") -> None:
+    """Look through the folders of `sys.path` and of a project, in the server: once a run, not once a model."""
+    readable_paths(root, script)
+
+
 @functools.cache
-def _searched(folder: str) -> tuple[str, ...]:
-    """As `_without_secrets`, looked up once by the server for the folders of `sys.path`."""
-    return tuple(_without_secrets(folder))
-
-
-def warm() -> None:
-    """Look through the folders of `sys.path` once, before any fork."""
-    readable_paths("", "")
-
-
-def _without_secrets(folder: str) -> Iterator[str]:
+def _without_secrets(folder: str) -> tuple[str, ...]:
     """The fewest paths that cover a folder but for its secret files, found by a bounded scan."""
     secret_below: set[str] = set()
     seen = 0
@@ -219,7 +224,7 @@ def _without_secrets(folder: str) -> Iterator[str]:
                 secret_below.add(here)
                 here = os.path.dirname(here)  # noqa: PTH120
         folders[:] = [n for n in folders if n not in found and n not in {".git", "node_modules", "__pycache__"}]
-    yield from _cover(folder, secret_below | {folder})
+    return tuple(_cover(folder, secret_below | {folder}))
 
 
 def _cover(folder: str, open_up: set[str]) -> Iterator[str]:

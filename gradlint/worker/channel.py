@@ -92,11 +92,11 @@ class Server:
             return ""
         return said.decode(errors="replace")[-8000:]
 
-    def open(self, scratch: str, memory: int) -> tuple[socket.socket, socket.socket]:
-        """Fork a child; its line socket and its watch socket."""
+    def open(self, scratch: str, memory: int, root: str, script: str) -> tuple[socket.socket, socket.socket]:
+        """Fork a child for a script of a project; its line socket and its watch socket."""
         jobs, child_jobs = socket.socketpair()
         watch, server_watch = socket.socketpair()
-        order = json.dumps({"scratch": scratch, "memory": memory}).encode()
+        order = json.dumps({"scratch": scratch, "memory": memory, "root": root, "script": script}).encode()
         try:
             with self._lock:
                 socket.send_fds(self._control, [order], [child_jobs.fileno(), server_watch.fileno()])
@@ -154,8 +154,8 @@ class _Lines:
 class ForkedChannel:
     """A child forked by the server."""
 
-    def __init__(self, server: Server, scratch: str, memory: int) -> None:
-        self._jobs, self._watch = server.open(scratch, memory)
+    def __init__(self, server: Server, scratch: str, memory: int, root: str, script: str) -> None:
+        self._jobs, self._watch = server.open(scratch, memory, root, script)
         self._jobs.settimeout(30.0)
         self._lines = _Lines()
         self._ending: dict[str, Any] = {}

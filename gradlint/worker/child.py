@@ -21,18 +21,33 @@ _MAX_REASON = 300
 
 def warm() -> None:
     """Import what every job needs; called in the server, before any fork."""
+    from gradlint.worker import warming
 
-    for name in ("gradlint.graph.trace", "gradlint.probe.run"):
-        with contextlib.suppress(ImportError):
-            __import__(name)
+    with contextlib.suppress(Exception):
+        _rehearse()
     cage.warm()
     wire.decode(ModelJob, {"slice": {"path": "", "root": "", "text": "", "target": ""}})
+    warming.settle()
 
 
-def run(jobs: socket.socket, scratch: str) -> None:
-    """Serve one session on a socket, in a process forked for it."""
+def _rehearse() -> None:
+    """Build and trace a layer of torch's own on meta, which computes nothing: what is loaded late is loaded now."""
+    from torch import nn
+
+    from gradlint.graph.build import rehearse
+    from gradlint.graph.trace import trace_module
+
+    wire.tagged(Built(trace_module(rehearse(lambda: nn.Sequential(nn.Linear(2, 2), nn.ReLU()))).graph))
+    for late in ("gradlint.probe.run", "numpy.random"):  # numpy loads its random numbers at their first use
+        with contextlib.suppress(ImportError):
+            __import__(late)
+
+
+def run(jobs: socket.socket, scratch: str, imported: Callable[[], None] = lambda: None) -> None:
+    """Serve one session on a socket, in a process forked for it; `imported` is told when a job may have imported."""
     cage.lead_session()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     nothing = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
@@ -40,7 +55,7 @@ def run(jobs: socket.socket, scratch: str) -> None:
     kept = os.dup2(jobs.fileno(), 3) if jobs.fileno() != 3 else 3
     os.closerange(4, 4096)
     with os.fdopen(kept, "rb", closefd=False) as incoming, os.fdopen(kept, "wb", closefd=False) as outgoing:
-        _serve(incoming, outgoing, scratch)
+        _serve(incoming, outgoing, scratch, imported)
 
 
 def run_once(scratch: str) -> None:
@@ -54,10 +69,11 @@ def run_once(scratch: str) -> None:
     os._exit(0)
 
 
-def _serve(incoming: BinaryIO, outgoing: BinaryIO, scratch: str) -> None:
+def _serve(incoming: BinaryIO, outgoing: BinaryIO, scratch: str, imported: Callable[[], None] = lambda: None) -> None:
     import torch
 
     def answer(value: Any) -> None:
+        imported()
         outgoing.write(wire.tagged(value))
         outgoing.flush()
 

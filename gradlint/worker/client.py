@@ -83,10 +83,10 @@ class WorkerPool:
             self._sessions += 1
             scratch = Path(self._scratch.name) / str(self._sessions)
             scratch.mkdir()
-            channel = self._channel(str(scratch), job.limits)
+            channel = self._channel(str(scratch), job)
         return Session(channel, job, scratch)
 
-    def _channel(self, scratch: str, limits: Limits) -> Channel | Failed:
+    def _channel(self, scratch: str, job: ModelJob) -> Channel | Failed:
         """A channel to a new child; the server is started when it is not there, and once more when it died."""
         for attempt in range(2):
             try:
@@ -94,7 +94,7 @@ class WorkerPool:
                     return SpawnedChannel(self.python, scratch)
                 if self._server is None:
                     self._server = Server(self.python)
-                return ForkedChannel(self._server, scratch, limits.memory)
+                return ForkedChannel(self._server, scratch, job.limits.memory, job.slice.root, job.slice.path)
             except Unavailable as error:
                 if self._server is not None:
                     self._server.close()

@@ -42,6 +42,8 @@ import socket  # noqa: E402
 import time  # noqa: E402
 from dataclasses import dataclass  # noqa: E402
 
+from gradlint.worker import cage, warming  # noqa: E402
+
 _POLL_SECONDS = 0.05
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -65,14 +67,8 @@ def warm() -> str:
     import warnings
 
     warnings.simplefilter("ignore")
-    import torch
-    import torch.fx
-    import torch.overrides
-    import torch.utils._python_dispatch
-
-    # The first meta kernel written in Python imports dynamo and sympy, a second that every child would pay.
-    with contextlib.suppress(Exception), torch.device("meta"):
-        torch.nn.functional.dropout(torch.empty(1).normal_(), training=True)
+    with warming.without_compiler():
+        import torch
     from gradlint.worker import child
 
     child.warm()
@@ -85,13 +81,17 @@ def serve(control: socket.socket) -> None:
     version = warm()
     control.sendall(json.dumps({"ready": version}).encode() + b"\n")
     children: dict[int, _Watched] = {}
+    wishes = warming.Wishes()
+    ended = _ended_children()
     while True:
         watched = {c.session.fileno(): c for c in children.values()}
         timeout = _POLL_SECONDS if children else None
-        readable, _, _ = select.select([control, *(c.session for c in children.values())], [], [], timeout)
+        readable, _, _ = select.select([control, ended, *(c.session for c in children.values())], [], [], timeout)
         for ready in readable:
-            if ready is control:
-                if not _open_session(control, children):
+            if ready is ended:
+                _received(ended)
+            elif ready is control:
+                if not _open_session(control, children, wishes):
                     for watched_child in children.values():
                         _kill(watched_child.pid)
                     return
@@ -107,6 +107,15 @@ def serve(control: socket.socket) -> None:
                 _kill(child.pid)
 
 
+def _ended_children() -> socket.socket:
+    """A socket that has something to read when a child has ended, so that nobody waits for the next look."""
+    ours, signalled = socket.socketpair()
+    signalled.setblocking(False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(signalled.detach(), warn_on_full_buffer=False)
+    return ours
+
+
 def _received(session: socket.socket) -> bytes:
     try:
         return session.recv(4096)
@@ -114,7 +123,7 @@ def _received(session: socket.socket) -> bytes:
         return b""
 
 
-def _open_session(control: socket.socket, children: dict[int, _Watched]) -> bool:
+def _open_session(control: socket.socket, children: dict[int, _Watched], wishes: warming.Wishes) -> bool:
     """Fork the child of a new session; False when the other side is gone."""
     try:
         message, descriptors, _, _ = socket.recv_fds(control, 65536, 2)
@@ -123,6 +132,9 @@ def _open_session(control: socket.socket, children: dict[int, _Watched]) -> bool
     if not message or len(descriptors) != 2:
         return False
     order = json.loads(message)
+    wishes.grant()
+    with contextlib.suppress(OSError):
+        cage.warm(order["root"], order["script"])
     jobs, session = (socket.socket(fileno=d) for d in descriptors)
     sys.stdout.flush()
     pid = os.fork()
@@ -135,7 +147,7 @@ def _open_session(control: socket.socket, children: dict[int, _Watched]) -> bool
                 other.session.close()
             from gradlint.worker import child
 
-            child.run(jobs, order["scratch"])
+            child.run(jobs, order["scratch"], wishes.note)
             status = 0
         finally:
             os._exit(status)
