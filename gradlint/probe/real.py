@@ -132,7 +132,13 @@ _CHILD = Path(__file__).with_name("real_child.py")
 
 def _execute(command: list[str], log: Path, cwd: str | Path, seconds: float) -> str | None:
     """Run the command to its end or its limit; why it ended, None for a normal end."""
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "WANDB_MODE": "offline", "MPLBACKEND": "Agg"}
+    environment = {
+        "OMP_WAIT_POLICY": "PASSIVE",
+        **os.environ,
+        "PYTHONUNBUFFERED": "1",
+        "WANDB_MODE": "offline",
+        "MPLBACKEND": "Agg",
+    }
     with log.open("wb") as output:
         try:
             process = subprocess.Popen(

@@ -108,10 +108,16 @@ def redirect_writes(scratch: str) -> None:
 def main(job: RealJob) -> None:
     """Run the script; this does not return once enough was seen."""
     from gradlint.probe.capture import Capture
-    from gradlint.probe.live import trace_call
+    from gradlint.probe.live import Constructors, trace_call
 
     result = Result(job.result)
-    capture = Capture(job.steps, trace_call, result.emit, result.finish)
+    constructors = Constructors()
+    constructors.install()
+
+    def trace(module: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+        return trace_call(module, args, kwargs, constructors.of(module))
+
+    capture = Capture(job.steps, trace, result.emit, result.finish)
     capture.learning_rate = job.learning_rate
     capture.wanted = job.optimizer
     capture.install()
