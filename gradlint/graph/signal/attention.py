@@ -106,6 +106,8 @@ def _tokens(site: Site, k: Signal) -> float:
         length = source.shape[-2]
         if isinstance(length, int):
             return max(float(length), 1.0)
+        heads = math.prod(n for n in source.shape[1:-2] if n is not None)
+        return max(k.positions / max(heads, 1), 1.0)
     return max(k.positions, 1.0)
 
 

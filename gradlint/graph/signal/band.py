@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from gradlint.graph.signal.transfer import is_sized
+
 if TYPE_CHECKING:
     from gradlint.graph.signal.interpreter import Walk
 
@@ -27,7 +29,7 @@ def half_widths(walk: Walk) -> list[float]:
         v = (gradient.v if gradient else 0.0) + (site.output.v if site else 0.0)
         # log-normal: v is the relative variance of the square, ln(1 + v) that of its logarithm
         spread = _SIGMAS * math.sqrt(math.log1p(min(v, 1e6))) / (2.0 * _DECADE)
-        loose = 0.0 if site is None or site.node.shape is not None else _UNKNOWN_WIDTH
+        loose = 0.0 if site is None or is_sized(site.node) else _UNKNOWN_WIDTH
         widths.append(math.hypot(spread, _PER_LAYER * math.sqrt(depth)) + _BASE + loose)
     return widths
 

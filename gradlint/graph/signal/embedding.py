@@ -5,21 +5,47 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from gradlint.graph.signal.linear import coherence
+from gradlint.graph.signal.linear import coherence, dimensions
 from gradlint.graph.signal.moments import NEVER, Gradient, Signal, log, mapped
-from gradlint.graph.signal.transfer import NOMINAL_WIDTH, Site, Transfer, extent, weight_moments
+from gradlint.graph.signal.transfer import (
+    NOMINAL_SIDE,
+    NOMINAL_TOKENS,
+    NOMINAL_WIDTH,
+    Site,
+    Transfer,
+    extent,
+    inner_sizes,
+    is_sized,
+    weight_moments,
+)
 
 
 def source(site: Site) -> Signal:
     """A batch of N(0, 1) inputs; uniform ones are common to a part: mean ½, E[x²] = ⅓."""
     law = site.attribute("law", "normal")
     flat = Signal(0.0, batch=float(site.batch_size), positions=1.0, features=NOMINAL_WIDTH)
-    n, p, features = extent(site, flat)
+    n, p, features = extent(site, flat) if is_sized(site.node) else (flat.batch, *_nominal(site))
     if law == "ids" or str(site.attribute("dtype", "float")).startswith(("int", "long", "uint", "bool")):
         return Signal(0.0, batch=n, positions=p * features if site.node.shape else p, features=1.0)
     if law == "uniform01":
         return Signal(math.log(1.0 / 3.0), math.sqrt(0.75), 0.25, 0.25, batch=n, positions=p, features=features)
     return Signal(0.0, batch=n, positions=p, features=features)
+
+
+def _nominal(site: Site) -> tuple[float, float]:
+    """(P, n) of an input whose sizes are not all known, by what its rank or its first reader says it is."""
+    shape, axis = site.node.shape, site.node.feature_axis
+    ids = site.attribute("law") == "ids"
+    width = shape[axis] if shape and axis is not None and -len(shape) <= axis < len(shape) and not ids else None
+    rank = len(inner_sizes(site.node) or ())
+    if shape is None:
+        readers = [site.graph.nodes[i] for i in site.graph.consumers[site.node.id]]
+        convolved = next((n for n in readers if n.kind in ("conv", "conv_transpose")), None)
+        rank = 1 + dimensions(convolved) if convolved else 2 if any(n.kind == "recurrent" for n in readers) else 1
+    sizes = [size for size in inner_sizes(site.node) or () if size is not None and size != width]
+    free = max(rank - (0 if ids else 1) - len(sizes), 0)
+    side = NOMINAL_SIDE if rank >= 3 else NOMINAL_TOKENS
+    return float(math.prod(sizes)) * side**free, float(width or (1.0 if ids else NOMINAL_WIDTH))
 
 
 def embedding(site: Site) -> Signal:

@@ -11,6 +11,7 @@ from gradlint.graph.signal import attribution, band, loss
 from gradlint.graph.signal.activation import saturated
 from gradlint.graph.signal.elementwise import elementwise
 from gradlint.graph.signal.moments import NEVER, ZERO, Gradient, Signal, total
+from gradlint.graph.signal.recurrent import recurrence
 from gradlint.graph.signal.rules import RULES
 from gradlint.graph.signal.transfer import GROWN_SCALE, Site, Unclaimed
 
@@ -336,9 +337,6 @@ def _scale_free(walk: Walk, i: int) -> bool:
 
 
 def _recurrence(walk: Walk) -> dict[int, RecurrenceProfile]:
-    found = {}
-    for site in walk.sites:
-        if site is not None and "recurrence" in site.memory:
-            steps, per_step = site.memory["recurrence"]
-            found[site.node.id] = RecurrenceProfile(steps, per_step, per_step * steps)
-    return found
+    sites = [site for site in walk.sites if site is not None and site.node.kind == "recurrent"]
+    found = {site.node.id: recurrence(site) for site in sites}
+    return {i: profile for i, profile in found.items() if profile is not None}

@@ -11,7 +11,7 @@ from gradlint.graph.signal.linear import sizes
 from gradlint.graph.signal.merge import IDENTITY
 from gradlint.graph.signal.moments import NEVER, Gradient, Signal, log, mapped
 from gradlint.graph.signal.quadrature import cdf, even_grid, pdf
-from gradlint.graph.signal.transfer import Site, Transfer, Unclaimed, extent
+from gradlint.graph.signal.transfer import Site, Transfer, Unclaimed, extent, inner_sizes, is_sized
 
 _SHAPE_ONLY = frozenset(
     {"view", "flatten", "unflatten", "permute", "transpose", "squeeze", "unsqueeze", "contiguous", "flip", "roll"}
@@ -84,7 +84,7 @@ def spread(gradient: Gradient, x: Signal, k: float, p_out: float) -> Gradient:
 
 def _window(site: Site, x: Signal) -> tuple[float, float]:
     """(positions under one window, positions out)."""
-    p_out = extent(site, x)[1] if site.node.shape is not None else None
+    p_out = extent(site, x)[1] if is_sized(site.node) else None
     if "adaptive" in site.node.op or site.attribute("kernel_size") is None:
         if p_out is None:
             size = site.attribute("output_size", 1)
@@ -274,8 +274,8 @@ def reshape_back(site: Site, gradient: Gradient) -> list[Gradient]:
 
 def _moved(site: Site, x: Signal) -> Signal:
     batch, p, n = extent(site, x)
-    if site.node.shape is None and site.node.op in ("flatten", "view") and x.positions > 1.0:
-        p, n = 1.0, x.features * x.positions
+    if _flattens(site) and x.positions > 1.0:
+        p, n = 1.0, _flattened(site, x)
     if p == x.positions and n == x.features:
         return replace(x, batch=batch)
     shared = min(x.m * x.m + x.f, 1.0)
@@ -299,6 +299,24 @@ def _moved(site: Site, x: Signal) -> Signal:
             x, ds=1.0 - shared, f=x.s - x.m * x.m, dc=1.0 - c, de=x.same_position, parts=(), positions=p, features=n
         )
     return replace(x, parts=(), batch=batch, positions=p, features=n)
+
+
+def _flattens(site: Site) -> bool:
+    """Whether all positions of a sample become features, where sizes do not say so."""
+    if is_sized(site.node) or site.node.op not in ("flatten", "view", "reshape"):
+        return False
+    sizes = inner_sizes(site.node)
+    before = inner_sizes(site.graph.nodes[site.node.inputs[0]])
+    return sizes is None or (len(sizes) == 1 and before is not None and len(before) > 1)
+
+
+def _flattened(site: Site, x: Signal) -> float:
+    """Features after flattening: what the layer that reads them expects, else all elements."""
+    for user in site.graph.consumers[site.node.id]:
+        expected = site.graph.nodes[user].attributes.get("in_features")
+        if isinstance(expected, int) and expected > 0:
+            return float(expected)
+    return x.features * x.positions
 
 
 def _moved_back(g: Gradient, x: Signal, y: Signal) -> Gradient:
@@ -335,7 +353,7 @@ def upsample_back(site: Site, gradient: Gradient) -> list[Gradient]:
 
 
 def _upsampled(site: Site, x: Signal) -> float:
-    if site.node.shape is not None:
+    if is_sized(site.node):
         return extent(site, x)[1]
     factor = site.attribute("scale_factor", 2.0)
     return x.positions * math.prod(sizes(factor, _rank(site)))

@@ -13,6 +13,10 @@ from gradlint.graph.signal.moments import NEVER, Gradient, Signal
 NOMINAL_WIDTH = 256.0
 """Features assumed where the source does not say; ratios do not depend on it, since laws then come as
 gain² = fan_in·σ²."""
+NOMINAL_SIDE = 64.0
+"""Side of an image whose size is not known: large against any kernel."""
+NOMINAL_TOKENS = 50.0
+"""Length of a sequence whose length is not known."""
 GROWN_GAIN_SQUARED = 1.0 / 3.0
 """A zero-initialised weight as grown: PyTorch's default law, fan_in·σ² = 1/3."""
 GROWN_SCALE = 0.2
@@ -102,14 +106,31 @@ def bias_moments(site: Site, role: str = "bias") -> tuple[float, float]:
     return law.std**2, law.mean or 0.0
 
 
+def inner_sizes(node: Node) -> list[int | None] | None:
+    """The sizes of a node's axes without the batch's, None where the rank is not known."""
+    if node.shape is None:
+        return None
+    axis = node.batch_axis
+    skip = axis % len(node.shape) if axis is not None and node.shape else None
+    return [size for i, size in enumerate(node.shape) if i != skip]
+
+
+def is_sized(node: Node) -> bool:
+    """Whether every size but the batch's is known."""
+    sizes = inner_sizes(node)
+    return sizes is not None and None not in sizes
+
+
 def extent(site: Site, like: Signal) -> tuple[float, float, float]:
-    """(N, P, n) of the output: from its shape where traced, else as `like` says.
+    """(N, P, n) of the output: from its shape where known, else as `like` says.
 
     A batch axis that holds k·B entries (`x.view(B*T, n)`) is B samples of k positions.
     """
     shape, batch = site.node.shape, site.traced_batch
-    if shape is None or any(size is None for size in shape) or not batch:
+    if shape is None:
         return like.batch, like.positions, like.features
+    if any(size is None for size in shape) or not batch:
+        return _partial_extent(site, like)
     sizes = [size for size in shape if size is not None]
     whole = math.prod(sizes)
     axis = site.node.feature_axis
@@ -120,6 +141,23 @@ def extent(site: Site, like: Signal) -> tuple[float, float, float]:
     if like.batch == 1.0:
         return 1.0, max(whole / features, 1.0), features
     return float(site.batch_size), max(whole / batch / features, 1.0), features
+
+
+def _partial_extent(site: Site, like: Signal) -> tuple[float, float, float]:
+    """What a shape with unknown sizes still says: features where they are named, elements by their ratio."""
+    sizes = inner_sizes(site.node) or []
+    known = [size for size in sizes if size is not None]
+    features = like.features
+    axis, shape = site.node.feature_axis, site.node.shape or ()
+    if features not in known and axis is not None and -len(shape) <= axis < len(shape):
+        features = float(shape[axis] or features)
+    if len(known) == len(sizes):
+        return like.batch, max(math.prod(known) / features, 1.0), features
+    before = inner_sizes(site.graph.nodes[site.node.inputs[0]]) if site.node.inputs else None
+    whole = like.positions * like.features
+    if before is not None and before.count(None) == sizes.count(None):
+        whole *= math.prod(known) / math.prod(size for size in before if size is not None)
+    return like.batch, max(whole / features, 1.0), features
 
 
 def axis_of(site: Site, name: str, source: Node | None = None) -> str:
