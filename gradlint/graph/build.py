@@ -14,8 +14,9 @@ from gradlint.graph.execute import Execution
 from gradlint.graph.frames import is_user_file
 from gradlint.graph.laws import LawRecorder, measured_law, with_fans
 from gradlint.graph.model import InitLaw
+from gradlint.graph.overridden import answer_as_modules
 from gradlint.graph.stubs import Unknown
-from gradlint.graph.surroundings import Devices, surroundings
+from gradlint.graph.surroundings import Around, Devices, surroundings
 from gradlint.location import Location
 from gradlint.worker.protocol import Slice
 
@@ -70,16 +71,42 @@ def build(sliced: Slice, seed: int = 0, meta: bool = True) -> BuiltModel:
     constructed stays real); where that does not run, the model is built for real and then moved to meta.
     Raises BuildError.
     """
-    if meta:
+    if not meta:
+        return _build_once(sliced, Execution(sliced), seed, meta=False)
+    execution = Execution(sliced)
+    failure: BuildError | None = None
+    built: BuiltModel | None = None
+    try:
+        built = _build_once(sliced, execution, seed, meta=True)
+    except BuildError as error:
+        failure = error
+    # Side effects of the script happen a second time, so only where real tensors can make a difference.
+    if _asked_for_numbers(failure, execution):
         try:
-            return _measured(_build_once(sliced, seed, meta=True), seed)
-        except BuildError as error:
-            try:
-                built = _build_once(sliced, seed, meta=False)
-            except BuildError:
-                raise error from None
-            return _moved(built)
-    return _build_once(sliced, seed, meta=False)
+            return _moved(_build_once(sliced, Execution(sliced), seed, meta=False))
+        except BuildError:
+            pass
+    if built is None:
+        assert failure is not None
+        raise failure
+    return _measured(built, seed)
+
+
+_META_COMPLAINT = re.compile(r"\bmeta\b", re.IGNORECASE)
+"""In the messages of torch where a tensor without data is asked for its data, or meets one with data."""
+
+
+def _asked_for_numbers(failure: BaseException | None, execution: Execution) -> bool:
+    """Whether something failed for want of data: what was raised, its causes, or what a statement raised."""
+    raised = [failure, *(error for error, _ in execution.failures.values()), *execution.ignored]
+    while raised:
+        error = raised.pop()
+        if error is None:
+            continue
+        if not isinstance(error, BuildError) and _META_COMPLAINT.search(str(error)):
+            return True
+        raised.append(error.__cause__ or error.__context__)
+    return False
 
 
 def rehearse(make: Callable[[], nn.Module]) -> nn.Module:
@@ -91,8 +118,7 @@ def rehearse(make: Callable[[], nn.Module]) -> nn.Module:
     return module
 
 
-def _build_once(sliced: Slice, seed: int, *, meta: bool) -> BuiltModel:
-    execution = Execution(sliced)
+def _build_once(sliced: Slice, execution: Execution, seed: int, *, meta: bool) -> BuiltModel:
     recorder = LawRecorder(sliced.root)
     with surroundings(sliced, recorder) as around, recorder, Devices(meta=meta):
         around.draw_from(seed)
@@ -103,6 +129,19 @@ def _build_once(sliced: Slice, seed: int, *, meta: bool) -> BuiltModel:
                 missing = ", ".join(around.stubbed)
                 raise BuildError(f"{error} (not installed here: {missing})", error.location) from error
             raise
+    try:
+        answer_as_modules(found)
+        return _described(sliced, execution, around, recorder, found, meta=meta)
+    except Exception as error:
+        # A class can override what torch and we list a model's parts with.
+        raise _explained(error, sliced) from error
+
+
+def _described(
+    sliced: Slice, execution: Execution, around: Around, recorder: LawRecorder, found: nn.Module, *, meta: bool
+) -> BuiltModel:
+    from torch.nn.parameter import is_lazy
+
     laws: dict[str, InitLaw] = {}
     aliases: dict[str, tuple[str, ...]] = {}
     first: dict[int, str] = {}
@@ -111,9 +150,12 @@ def _build_once(sliced: Slice, seed: int, *, meta: bool) -> BuiltModel:
             aliases[first[id(parameter)]] = (*aliases.get(first[id(parameter)], ()), name)
             continue
         first[id(parameter)] = name
+        if is_lazy(parameter):
+            continue
         laws[name] = recorder.law(parameter)
     for name, buffer in found.named_buffers():
-        laws.setdefault(name, recorder.law(buffer))
+        if not is_lazy(buffer):
+            laws.setdefault(name, recorder.law(buffer))
     frozen = {name: at for key, name in first.items() if (at := recorder.frozen.get(key)) is not None}
     root_location = sliced.location or around.constructor_of(found)
     built = BuiltModel(
@@ -135,8 +177,10 @@ def _build_once(sliced: Slice, seed: int, *, meta: bool) -> BuiltModel:
 
 def _measured(built: BuiltModel, seed: int) -> BuiltModel:
     """Fill in laws that could not be followed (a factorisation, a norm) from a real build, if that is small."""
+    from torch.nn.parameter import is_lazy
+
     unknown = [name for name, law in built.laws.items() if law.distribution == "unknown"]
-    if not unknown or sum(p.numel() for p in built.module.parameters()) > _MEASURED_BUILD_LIMIT:
+    if not unknown or sum(p.numel() for p in built.module.parameters() if not is_lazy(p)) > _MEASURED_BUILD_LIMIT:
         return built
     try:
         real = built.factory(seed)
@@ -157,7 +201,7 @@ def _rebuild(sliced: Slice, seed: int) -> nn.Module:
     execution = Execution(sliced)
     with surroundings(sliced, None) as around, Devices(meta=False):
         around.draw_from(seed)
-        return _find_module(_target(execution), execution)
+        return answer_as_modules(_find_module(_target(execution), execution))
 
 
 def _target(execution: Execution) -> object:
@@ -219,15 +263,16 @@ def _moved(built: BuiltModel) -> BuiltModel:
     """The same with every parameter and buffer on meta, ties kept."""
     import torch
     from torch import nn
+    from torch.nn.parameter import is_lazy
 
     moved: dict[int, torch.Tensor] = {}
     for module in built.module.modules():
         for name, parameter in list(module._parameters.items()):
-            if parameter is not None and not parameter.is_meta:
+            if parameter is not None and not is_lazy(parameter) and not parameter.is_meta:
                 if id(parameter) not in moved:
                     moved[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
                 module._parameters[name] = moved[id(parameter)]
         for name, buffer in list(module._buffers.items()):
-            if buffer is not None and not buffer.is_meta:
+            if buffer is not None and not is_lazy(buffer) and not buffer.is_meta:
                 module._buffers[name] = moved.setdefault(id(buffer), buffer.to("meta"))
     return built

@@ -25,13 +25,14 @@ class Execution:
     """One run of a slice.
 
     `failures` maps names to why the statement that binds them failed; `notes` are the statements that
-    failed without binding anything; `placeholders` name what had to be invented.
+    failed without binding anything, `ignored` what they raised; `placeholders` name what had to be invented.
     """
 
     def __init__(self, sliced: Slice) -> None:
         self.sliced = sliced
         self.failures: dict[str, tuple[BaseException, Location]] = {}
         self.notes: list[str] = []
+        self.ignored: list[BaseException] = []
         self.placeholders: list[str] = list(sliced.placeholders)
         self._trees: dict[str, ast.Module] = {}
         self._scopes: dict[int, dict[str, Any]] = {}
@@ -190,6 +191,7 @@ class Execution:
         for name in names:
             namespace[name] = Unknown(name)
             self._invent(name)
+        self.ignored.append(error)
         if not names:
             self.notes.append(f"line {location.line} was left out: {' '.join(why.split())[:160]}")
 

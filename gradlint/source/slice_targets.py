@@ -148,10 +148,20 @@ def _instances(scopes: Scopes, owner: ast.ClassDef) -> Iterator[Target]:
 def _constructed(scopes: Scopes) -> Iterator[Target]:
     """Calls of model classes and model libraries outside of model classes."""
     for scope, statement, call in scopes.calls:
-        if scope.owner is not None and scopes.is_module_class(scope.owner.name):
-            continue
-        if _makes_model(scopes, call) and not isinstance(statement, ast.Return):
+        if _makes_model(scopes, call) and not isinstance(statement, ast.Return) and not makes_parts(scopes, scope):
             yield _of_call(scopes, scope, statement, call)
+
+
+def makes_parts(scopes: Scopes, scope: Scope, depth: int = 0) -> bool:
+    """Whether a scope makes parts of models: a method of a model class, or a function that only such ones call."""
+    if scope.function is None:
+        return False
+    if scope.owner is not None and scopes.is_module_class(scope.owner.name):
+        return True
+    callers = {caller for caller, _, _ in scopes.calls_of(scope)}
+    if scope.owner is not None or not callers or depth > _MAX_DEPTH:
+        return False
+    return all(makes_parts(scopes, caller, depth + 1) for caller in callers)
 
 
 def _makes_model(scopes: Scopes, call: ast.Call) -> bool:
@@ -175,7 +185,7 @@ def _of_script(scopes: Scopes, script: Script) -> Iterator[Target]:
         if found_call is None:
             continue
         scope, statement, call = found_call
-        if scope.owner is not None and scopes.is_module_class(scope.owner.name):
+        if makes_parts(scopes, scope):
             continue
         target = _of_call(scopes, scope, statement, call)
         yield Target(target.scope, target.expression, target.stop, call, _short(model.classes) or model.name, located)

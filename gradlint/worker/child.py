@@ -83,15 +83,17 @@ def _serve(incoming: BinaryIO, outgoing: BinaryIO, scratch: str, imported: Calla
     started = time.monotonic()
     printed = cage.Printed()
     sys.stdout = sys.stderr = printed
+    root = ""
     try:
         with _stage("internal"):
             job = wire.decode(ModelJob, _loads(line))
+            root = job.slice.root
             torch.set_num_threads(1)
             caged = cage.enter(scratch, job.slice.root, job.slice.path)
             cage.allow_cpu(job.limits.seconds, job.limits.threads)
         built, traced = _prepare(job)
     except BaseException as error:
-        answer(failure(error, printed.text))
+        answer(failure(error, printed.text, root))
         return
     torch.set_num_threads(max(1, job.limits.threads))
     answer(
@@ -114,7 +116,7 @@ def _serve(incoming: BinaryIO, outgoing: BinaryIO, scratch: str, imported: Calla
                 measurements = measure(probe_job, traced, built)
             answer(Probed(measurements, seconds=time.monotonic() - started))
         except BaseException as error:
-            answer(failure(error, printed.text))
+            answer(failure(error, printed.text, root))
 
 
 def _prepare(job: ModelJob) -> tuple[Any, Any]:
@@ -139,7 +141,7 @@ def _stage(name: str) -> Iterator[None]:
         raise
 
 
-def failure(error: BaseException, output: str = "") -> Failed:
+def failure(error: BaseException, output: str = "", root: str = "") -> Failed:
     """Why a stage failed, as one line, with the user's line where it was the user's code."""
     stage = getattr(error, "gradlint_stage", "internal")
     details: dict[str, Any] = {"output": output} if output else {}
@@ -148,7 +150,7 @@ def failure(error: BaseException, output: str = "") -> Failed:
     location = getattr(error, "location", None)
     if type(error).__module__.startswith("gradlint.") and not isinstance(error, guard.RefusedError):
         return Failed(stage, one_line(str(error)), location, details=details)
-    location = location or user_location_of(error)
+    location = location or user_location_of(error, root)
     if _is_out_of_memory(error):
         return Failed("limit", "out of memory: " + one_line(str(error)), location, details=details)
     reason = one_line(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
@@ -164,7 +166,7 @@ def one_line(text: str) -> str:
     return joined if len(joined) <= _MAX_REASON else joined[: _MAX_REASON - 1] + "…"
 
 
-def user_location_of(error: BaseException) -> Location | None:
+def user_location_of(error: BaseException, root: str = "") -> Location | None:
     """The innermost line of the user's code in an exception's traceback."""
     from gradlint.graph.frames import is_user_file
 
@@ -172,7 +174,7 @@ def user_location_of(error: BaseException) -> Location | None:
     step = error.__traceback__
     while step is not None:
         name = step.tb_frame.f_code.co_filename
-        if is_user_file(name):
+        if is_user_file(name, root):
             found = Location(name, step.tb_lineno)
         step = step.tb_next
     return found

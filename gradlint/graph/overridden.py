@@ -1,0 +1,62 @@
+"""Methods of nn.Module whose names a class uses for something else."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable, Iterator
+
+from torch import nn
+
+_ASKED = (
+    *("train", "eval", "parameters", "named_parameters", "buffers", "named_buffers", "modules", "named_modules"),
+    *("children", "named_children", "state_dict", "apply", "requires_grad_", "zero_grad"),
+)
+
+
+def answer_as_modules(model: nn.Module) -> nn.Module:
+    """The model, its parts made to answer as torch's own do where their classes mean something else by a name.
+
+    `def train(self, loader, epochs)` is a method people write; torch's `train(mode=True)` is then out of reach.
+    An override that takes what the plain method takes is left as it is.
+    """
+    for module in _parts(model, set()):
+        for name in foreign_methods(type(module)):
+            module.__dict__[name] = types.MethodType(getattr(nn.Module, name), module)
+    return model
+
+
+_known: dict[type[nn.Module], tuple[str, ...]] = {}
+
+
+def _parts(module: nn.Module, seen: set[int]) -> Iterator[nn.Module]:
+    """All modules below, found without the methods that may be overridden."""
+    if id(module) in seen:
+        return
+    seen.add(id(module))
+    yield module
+    for child in module.__dict__.get("_modules", {}).values():
+        if isinstance(child, nn.Module):
+            yield from _parts(child, seen)
+
+
+def foreign_methods(cls: type[nn.Module]) -> tuple[str, ...]:
+    """The names whose methods in a class do not take what nn.Module's take by default."""
+    if cls in _known:
+        return _known[cls]
+    found = []
+    for name in _ASKED:
+        own, plain = inspect.getattr_static(cls, name), inspect.getattr_static(nn.Module, name)
+        if own is not plain and not _takes_the_same(own, plain):
+            found.append(name)
+    return _known.setdefault(cls, tuple(found))
+
+
+def _takes_the_same(own: object, plain: Callable[..., object]) -> bool:
+    wanted = inspect.signature(plain).parameters.values()
+    try:
+        found = inspect.signature(own)  # type: ignore[arg-type]
+        found.bind(None, **{p.name: p.default for p in wanted if p.default is not p.empty})
+    except (TypeError, ValueError):
+        return False
+    return True
