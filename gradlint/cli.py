@@ -12,8 +12,9 @@ from typing import Any
 import click
 
 from gradlint import __version__
+from gradlint.probe_command import probe
 
-FORMATS = ("text", "concise", "json", "github", "gitlab", "sarif", "junit", "markdown")
+FORMATS = ("text", "concise", "json", "github", "gitlab", "sarif", "junit", "markdown", "html")
 ADOPTION = ("baseline", "update_baseline", "changed_since", "add_ignore", "reason")
 """Options of `check` that a team adopts gradlint with, see `gradlint.adoption`."""
 
@@ -293,6 +294,9 @@ def explain(rule: str | None) -> None:
     except UnknownRuleError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(WRONG)
+
+
+cli.add_command(probe)
 
 
 def main() -> None:

@@ -30,6 +30,10 @@ RATE_STEPS = 200
 """Steps after which two learning rates are compared. A rate of a tenth takes ten times as long to get anywhere."""
 
 
+PATIENCE = 2.0
+"""A run may take so many times the limit for one model: it has data to load, and many steps."""
+
+
 @dataclass
 class _Runs:
     """Runs of one script, each made once."""
@@ -52,7 +56,7 @@ class _Runs:
             steps=steps,
             learning_rate=rate,
             optimizer=_construction(optimizer, self.script),
-            seconds=config.timeout,
+            seconds=PATIENCE * config.timeout,
             python=config.python,
         )
         self.made[optimizer, steps, rate] = outcome

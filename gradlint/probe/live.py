@@ -37,7 +37,7 @@ class Constructors:
             if place is not None:
                 made_at[id(module)] = place
 
-        nn.Module.__init__ = constructed  # type: ignore[method-assign]
+        nn.Module.__init__ = constructed
 
     def of(self, module: nn.Module) -> dict[str, Location]:
         """The lines that made the module's parts, by module path."""
