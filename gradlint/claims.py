@@ -125,13 +125,19 @@ def _share(profile: Profile, health: PathHealth, nodes: Sequence[Node]) -> float
 
 def place(graph: ModelGraph, *nodes: Node) -> Location | None:
     """Where to report: the first known constructor or call of the nodes, else the model's own line."""
-    found = (node.best_location for node in nodes)
+    found = (_visible(node) for node in nodes)
     return next((location for location in found if location is not None), graph.location)
+
+
+def _visible(node: Node) -> Location | None:
+    """Where a person would change the layer, in a file of theirs: not the source of a library that was read."""
+    places = (node.constructor, node.location)
+    return next((at for at in places if at is not None and not at.path.startswith("<")), None)
 
 
 def further(nodes: Iterable[Node], message: str, beside: Location | None = None) -> list[Related]:
     """Related locations, one a line, `beside` left out."""
-    lines = dict.fromkeys(node.best_location for node in nodes)
+    lines = dict.fromkeys(_visible(node) for node in nodes)
     return [Related(at, message) for at in lines if at is not None and at != beside]
 
 

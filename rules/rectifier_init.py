@@ -22,6 +22,9 @@ from gradlint.verdicts import PathSubject, judge_gain, judge_path
 TOLERANCE = 0.8
 """Scales from 0.8 to 1/0.8 of He's pass: over ten layers they change the signal by less than a decade."""
 
+ALONE = 0.1
+"""A single hidden layer within a decade of He's scale does not move a healthy path: the next one's is right."""
+
 DELIBERATE = frozenset({"eye", "dirac", "sparse", "pretrained", "unknown"})
 """Laws with a purpose of their own, or of which nothing is known."""
 
@@ -179,6 +182,8 @@ for _ in range(100):
             law = graph.weight_law(layer)
             if law is None or law.partial or law.distribution in DELIBERATE or layer.id in paths.side:
                 continue
+            if not paths.before_weights[layer.id]:
+                continue  # The output head, though a rectifier may stand behind it.
             fed = feeds(graph, layer)
             if fed.normalized or fed.unknown:
                 continue
@@ -216,7 +221,7 @@ for _ in range(100):
         health = predicted_path(profile, layers, context.algorithm, self.options)
         if claims.claimed(health, graph, profile) is Severity.INFO:
             group = [s for s in group if not s.branch]
-        if not group:
+        if not group or (len(group) == 1 and health.severity is None and ALONE <= group[0].gain <= 1 / ALONE):
             return
         first = group[0]
         scales = sorted(s.gain for s in group)

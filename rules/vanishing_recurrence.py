@@ -152,7 +152,8 @@ for _ in range(100):
             predicted = profile.recurrence.get(node.id)
             if predicted is None or not only_final_state(graph, node):
                 continue
-            steps = _time_steps(graph, node) or _script_steps(context)
+            said, traced = _script_steps(context), _time_steps(graph, node)
+            steps = said or traced
             recurrence = _over(predicted, steps or UNROLLED)
             if recurrence.steps < self.options.steps:
                 continue
@@ -163,7 +164,8 @@ for _ in range(100):
             location = claims.place(graph, node)
             if severity is None or location is None:
                 continue
-            yield self._found(node, location, recurrence, severity, steps is None, graph, profile, context)
+            whose = "" if said else " of the traced input" if traced else " (assumed)"
+            yield self._found(node, location, recurrence, severity, whose, graph, profile, context)
 
     def _found(
         self,
@@ -171,12 +173,13 @@ for _ in range(100):
         location: Location,
         recurrence: RecurrenceProfile,
         severity: Severity,
-        assumed: bool,
+        whose: str,
         graph: ModelGraph,
         profile: Profile,
         context: Context,
     ) -> Finding:
         steps, total = recurrence.steps, recurrence.total
+        assumed = whose == " (assumed)"
         low = assumed or "low" in (profile.confidence, graph.confidence)
         # Only the first steps starve: the last ones train, and T may be another in the user's data.
         claimed = Severity.WARNING if severity is Severity.ERROR and not low else Severity.INFO
@@ -185,7 +188,7 @@ for _ in range(100):
         return self.finding(
             location,
             f"of the gradient at the last state of `{node.name}` a predicted {show(total)} reaches the first of its "
-            f"{steps} time steps{' (assumed)' if assumed else ''}, and the model reads only that state",
+            f"{steps} time steps{whose}, and the model reads only that state",
             help=REMEDIES.get(node.op, REMEDIES["rnn"]),
             severity=claimed,
             evidence=Evidence(predicted_gradient_ratio=power(total), numbers={"time_steps": steps}),
