@@ -56,6 +56,7 @@ def _codes(flag: str, text: str) -> Callable[[Any], Any]:
 @click.option("--show-refuted", is_flag=True, help="Show findings that the measurement refuted.")
 @click.option("--output-format", type=click.Choice(FORMATS), help="Format of the report.")
 @click.option("--output-file", "-o", type=click.Path(path_type=Path, dir_okay=False), help="Write the report there.")
+@click.option("--report", "reports", multiple=True, metavar="FORMAT=FILE", help="Write a further report to a file.")
 @click.option("--fix", "apply_fixes", is_flag=True, help="Write the fixes that are safe.")
 @click.option("--unsafe-fixes", is_flag=True, help="With --fix or --diff: those that may change behaviour too.")
 @click.option("--diff", "show_diff", is_flag=True, help="Print what --fix would change, write nothing.")
@@ -84,6 +85,7 @@ def _check(
     input_spec: str | None,
     show_refuted: bool,
     output_file: Path | None,
+    reports: tuple[str, ...],
     exit_zero: bool,
     force_exclude: bool,
     stdin_filename: Path | None,
@@ -105,6 +107,7 @@ def _check(
     from gradlint.source.project import UnreadableError, decode
     from gradlint.targets import TargetError, configured_targets, parse_target
 
+    more = [_further_report(text) for text in reports]
     adoption = Adoption(**{option: overrides.pop(option) for option in ADOPTION})
     try:
         config = _settings(config_path, paths, overrides)
@@ -146,6 +149,8 @@ def _check(
         if result is None:
             return WRONG
     if not show_diff and not _report(result, config, show_refuted, statistics, output_file):
+        return WRONG
+    if not all(_written(_render(result, form, show_refuted, colour=False), path) for form, path in more):
         return WRONG
     if not files and stdin is None and not targets:
         click.echo("warning: no Python files or notebooks found", err=True)
@@ -235,10 +240,23 @@ def _report(result: Any, config: Any, refuted: bool, statistics: bool, output_fi
     if output_file is None:
         click.echo(report, nl=False)
         return True
+    return _written(report, output_file)
+
+
+def _further_report(text: str) -> tuple[str, Path]:
+    """The format and the file of a `--report`."""
+    form, sign, path = text.partition("=")
+    if not (sign and path) or form not in FORMATS:
+        raise click.BadParameter(f"expected FORMAT=FILE with one of {', '.join(FORMATS)}", param_hint="--report")
+    return form, Path(path)
+
+
+def _written(report: str, path: Path) -> bool:
+    """Write a report to a file; False where that failed."""
     try:
-        output_file.write_text(report, encoding="utf-8")
+        path.write_text(report, encoding="utf-8")
     except OSError as error:
-        click.echo(f"error: {output_file}: {error.strerror or error}", err=True)
+        click.echo(f"error: {path}: {error.strerror or error}", err=True)
         return False
     return True
 
@@ -297,6 +315,18 @@ def explain(rule: str | None) -> None:
 
 
 cli.add_command(probe)
+
+
+@cli.command()
+def init() -> None:
+    """Write configuration, pre-commit hook and workflow for the project in this folder; overwrite nothing."""
+    from gradlint.initialise import initialise
+
+    failed = False
+    for step in initialise(Path.cwd()):
+        failed |= step.action == "failed"
+        click.echo(f"{step.action} {step.path}{f': {step.note}' if step.note else ''}".rstrip())
+    sys.exit(WRONG if failed else 0)
 
 
 def main() -> None:
