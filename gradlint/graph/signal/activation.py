@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from gradlint.graph.signal.elementwise import Elementwise, elementwise
-from gradlint.graph.signal.moments import NEVER, Gradient, Signal, log, log_sum
+from gradlint.graph.signal.moments import NEVER, Gradient, Signal, log, log_sum, mapped
 from gradlint.graph.signal.quadrature import Moments, apart, cdf, even_grid, moments, nodes, pdf
 from gradlint.graph.signal.transfer import Site, Transfer, Unclaimed
 
@@ -135,12 +135,51 @@ def saturated(signal: Signal, f: Elementwise) -> float:
 
 def forward(site: Site) -> Signal:
     """The activation's output; `x · σ(x)` and the like arrive here as one function."""
+    if site.node.op == "glu":
+        return _gated(site.inputs[0])
     return activate(site.inputs[0], _function(site))
+
+
+def _gated(x: Signal) -> Signal:
+    """GLU (Dauphin et al. 2017): half of the features times the sigmoid of the other half."""
+    x = replace(x, parts=(), features=x.features / 2.0)
+    gate = activate(x, _sigmoid())
+    return mapped(
+        replace(x, log_q=x.log_q + gate.log_q, m=x.m * gate.m, f=0.0, v=x.v + gate.v),
+        lambda d: d + _blend(gate, x, d) - d * _blend(gate, x, d),
+    )
+
+
+def _blend(gate: Signal, x: Signal, d: float) -> float:
+    """The gate's distance at the pairs where `x` stands `d` apart."""
+    for own, other in ((x.ds, gate.ds), (x.dc, gate.dc), (x.de, gate.de)):
+        if own == d and other is not None:
+            return other
+    return gate.dc
+
+
+def _gated_back(gradient: Gradient, x: Signal) -> Gradient:
+    """Mean over both halves: G E σ² to the signal, G q E σ′² to the gate."""
+    half = replace(x, parts=(), features=x.features / 2.0)
+    gate = activate(half, _sigmoid())
+    passes = math.exp(gate.log_q)
+    steers = math.exp(back(Gradient(x.log_q), half, _sigmoid()).log_g)
+    share = passes / (passes + steers)
+    s, c = share * gate.s + (1.0 - share) * x.s, share * gate.c + (1.0 - share) * x.c
+    return Gradient(gradient.log_g + math.log(0.5 * (passes + steers)), gradient.s * s, gradient.c * c, gradient.v)
+
+
+def _sigmoid() -> Elementwise:
+    f = elementwise("sigmoid", {})
+    assert f is not None
+    return f
 
 
 def backward(site: Site, gradient: Gradient) -> list[Gradient]:
     """The gradient of the activation's input."""
     rest = [Gradient(NEVER)] * (len(site.inputs) - 1)
+    if site.node.op == "glu":
+        return [_gated_back(gradient, site.inputs[0]), *rest]
     return [back(gradient, site.inputs[0], _function(site)), *rest]
 
 

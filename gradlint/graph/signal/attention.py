@@ -12,7 +12,16 @@ from dataclasses import dataclass, replace
 from gradlint.graph.signal.linear import coherence
 from gradlint.graph.signal.moments import NEVER, Gradient, Signal, log, log_sum, total
 from gradlint.graph.signal.quadrature import softmax_moments
-from gradlint.graph.signal.transfer import Site, Transfer, Unclaimed, axis_of, bias_moments, extent, weight_moments
+from gradlint.graph.signal.transfer import (
+    Site,
+    Transfer,
+    Unclaimed,
+    axis_of,
+    bias_moments,
+    extent,
+    is_sized,
+    weight_moments,
+)
 
 
 @dataclass(frozen=True)
@@ -249,14 +258,33 @@ def _contraction(site: Site) -> tuple[bool, float]:
     """(whether the second operand is summed over its features, length of the sum)."""
     b = site.graph.nodes[site.node.inputs[1]]
     a = site.graph.nodes[site.node.inputs[0]]
-    if a.shape is None or b.shape is None or site.node.op not in ("matmul", "bmm"):
+    if site.node.op == "einsum":
+        return _summed(site, str(site.attribute("equation", "")))
+    if a.shape is None or b.shape is None or site.node.op not in ("matmul", "bmm", "mm"):
         raise Unclaimed(f"{site.node.op} of unknown shapes")
-    length = a.shape[-1]
-    if not isinstance(length, int):
-        raise Unclaimed(f"{site.node.op} of unknown shapes")
-    axis = b.feature_axis
+    first, second = site.inputs[:2]
+    axis, width = b.feature_axis, b.shape[-1]
     last = axis is not None and axis % len(b.shape) == len(b.shape) - 1
-    return not last, float(length)
+    if not is_sized(b):
+        # A source reader does not follow the feature axis through a transposition: its size tells.
+        last = width is not None and float(width) == second.features
+    length = a.shape[-1]
+    if isinstance(length, int):
+        return not last, float(length)
+    return not last, first.features
+
+
+def _summed(site: Site, equation: str) -> tuple[bool, float]:
+    """The contraction of an einsum over one letter, features last in both operands ("bqd,bkd->bqk")."""
+    left, _, out = equation.replace(" ", "").replace("...", "").partition("->")
+    operands = left.split(",")
+    shared = [c for c in operands[0] if len(operands) == 2 and c in operands[1] and c not in out]
+    shape = site.graph.nodes[site.node.inputs[0]].shape
+    if len(shared) != 1 or shape is None:
+        raise Unclaimed(f"einsum {equation}")
+    size = shape[operands[0].index(shared[0]) - len(operands[0])]
+    length = float(size) if isinstance(size, int) else site.inputs[0].features
+    return length == site.inputs[1].features and operands[1][-1] == shared[0], length
 
 
 def matmul(site: Site) -> Signal:
@@ -267,6 +295,9 @@ def matmul(site: Site) -> Signal:
     r_b = min(b.m * b.m + b.f, 1.0) if over_features else head_correlation(b, length)
     gain = max(1.0 + (length - 1.0) * r_a * r_b, 1e-9)
     _, positions, features = extent(site, a)
+    if not is_sized(site.node):
+        features = max(b.positions * a.features / length, 1.0) if over_features else b.features
+        positions = a.positions
     q = a.log_q + b.log_q + math.log(length * gain)
     if over_features:
         tokens = features

@@ -17,12 +17,15 @@ _BASE = 0.1
 _PER_LAYER = 0.05
 """Error that independent approximations add per weighted layer, in decades; they add as a random walk."""
 _UNKNOWN_WIDTH = 0.3
+FAR_OFF = 0.5
+"""An approximation that may be wrong by this many decades makes a profile one of low confidence."""
 
 
 def half_widths(walk: Walk) -> list[float]:
     """Two standard deviations of log10 ‖∂L/∂h‖: finite width (Hanin 2018: sd = √v/(2 ln 10) with v the relative
     variance of the squared norm), plus the rules' own approximations."""
     layers = _layers_to_loss(walk)
+    doubts = _doubts(walk)
     widths = []
     for i, depth in enumerate(layers):
         site, gradient = walk.sites[i], walk.gradients[i]
@@ -30,8 +33,22 @@ def half_widths(walk: Walk) -> list[float]:
         # log-normal: v is the relative variance of the square, ln(1 + v) that of its logarithm
         spread = _SIGMAS * math.sqrt(math.log1p(min(v, 1e6))) / (2.0 * _DECADE)
         loose = 0.0 if site is None or is_sized(site.node) else _UNKNOWN_WIDTH
-        widths.append(math.hypot(spread, _PER_LAYER * math.sqrt(depth)) + _BASE + loose)
+        widths.append(math.hypot(spread, _PER_LAYER * math.sqrt(depth), doubts[i]) + _BASE + loose)
     return widths
+
+
+def _doubts(walk: Walk) -> list[float]:
+    """Decades of doubt on the way from the input and on the way to the loss, as independent errors."""
+    own = [site.doubt**2 if site else 0.0 for site in walk.sites]
+    if not any(own):
+        return [0.0] * len(own)
+    above, below = list(own), [0.0] * len(own)
+    for node in walk.graph.nodes:
+        above[node.id] += max((above[i] for i in node.inputs if i < node.id), default=0.0)
+    for node in reversed(walk.graph.nodes):
+        for i in node.inputs:
+            below[i] = max(below[i], below[node.id] + own[node.id])
+    return [math.sqrt(x + y) for x, y in zip(above, below, strict=True)]
 
 
 def _layers_to_loss(walk: Walk) -> list[int]:

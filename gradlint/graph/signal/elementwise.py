@@ -90,6 +90,7 @@ _ARGUMENTS = (
     "approximate",
     "beta",
     "exponent",
+    "factor",
     "lambd",
     "max",
     "min",
@@ -210,6 +211,11 @@ def _power(exponent: float) -> tuple[Function, Function]:
     )
 
 
+def _reciprocal(a: Mapping[str, Any]) -> tuple[Function, Function]:
+    factor = number(a, "factor", 1.0)
+    return lambda x: factor / x if x else 0.0, lambda x: -factor / (x * x) if x else 0.0
+
+
 def _threshold(a: Mapping[str, Any]) -> tuple[Function, Function]:
     edge, value = number(a, "threshold", 0.0), number(a, "value", 0.0)
     return lambda x: x if x > edge else value, lambda x: 1.0 if x > edge else 0.0
@@ -256,7 +262,9 @@ _TABLE: dict[str, Builder] = {
     "sqrt": lambda a: _power(0.5),
     "rsqrt": lambda a: _power(-0.5),
     "square": lambda a: _power(2.0),
-    "reciprocal": lambda a: _power(-1.0),
+    "reciprocal": _reciprocal,
+    "log2": lambda a: (lambda x: math.log2(x) if x > 0 else 0.0, lambda x: 1.4426950408889634 / x if x > 0 else 0.0),
+    "arctan": lambda a: (math.atan, lambda x: 1.0 / (1.0 + x * x)),
     "pow": lambda a: _power(number(a, "exponent", 2.0)),
     "sin": lambda a: (math.sin, math.cos),
     "cos": lambda a: (math.cos, lambda x: -math.sin(x)),

@@ -10,6 +10,7 @@ from gradlint.graph.profile import LayerProfile, Profile, RecurrenceProfile
 from gradlint.graph.signal import attribution, band, loss
 from gradlint.graph.signal.activation import saturated
 from gradlint.graph.signal.elementwise import elementwise
+from gradlint.graph.signal.merge import scales
 from gradlint.graph.signal.moments import NEVER, ZERO, Gradient, Signal, total
 from gradlint.graph.signal.recurrent import recurrence
 from gradlint.graph.signal.rules import RULES
@@ -47,7 +48,14 @@ def profile(graph: ModelGraph, *, batch_size: int = 32) -> Profile:
     literal = describe(evaluate(graph, batch_size, grown=False))
     if not _has_zero_gates(graph):
         return literal
-    return replace(literal, grown=describe(evaluate(graph, batch_size, grown=True)))
+    grown = describe(evaluate(graph, batch_size, grown=True))
+    pairs = zip(literal.layers, grown.layers, strict=True)
+    gated = tuple(replace(a, zero_gated=_never(literal, a.node) and b.gradient is not None) for a, b in pairs)
+    return replace(literal, layers=gated, grown=grown)
+
+
+def _never(found: Profile, node: int) -> bool:
+    return found.gradient_at[node] == NEVER
 
 
 def evaluate(graph: ModelGraph, batch_size: int, *, grown: bool) -> Walk:
@@ -72,7 +80,7 @@ def _forward(walk: Walk) -> None:
             walk.missing[node.id] = node.op
             walk.sites.append(None)
             continue
-        if any(o is None for o in operands[:needs]) or (needs and not known):
+        if any(o is None for o in operands[:needs]) or (needs and node.inputs and not known):
             walk.sites.append(None)
             continue
         site.inputs = [o.output if o is not None else Signal(NEVER) for o in operands]
@@ -80,6 +88,7 @@ def _forward(walk: Walk) -> None:
             site.output = rule.forward(site)
             if math.isnan(site.output.log_q) or site.output.log_q == math.inf:
                 raise Unclaimed(f"{node.op}: the signal leaves every range")
+            site.guessed = site.guessed or _only_guesses(site)
             walk.sites.append(site)
         except Unclaimed as reason:
             walk.missing[node.id] = str(reason)
@@ -89,9 +98,15 @@ def _forward(walk: Walk) -> None:
             walk.sites.append(None)
 
 
+def _only_guesses(site: Site) -> bool:
+    """Whether nothing but tensors of unknown values went in."""
+    known = [p for p in site.producers if p is not None]
+    return bool(known) and not site.node.parameters and all(p.guessed for p in known)
+
+
 def _needed(kind: str) -> int:
     """How many operands carry the signal; further ones (masks, hidden states, sizes) do not."""
-    return {"add": 99, "mul": 99, "cat": 99, "matmul": 2, "attention": 3}.get(kind, 1)
+    return {"add": 99, "mul": 99, "cat": 99, "matmul": 2, "attention": 3, "embedding": 0}.get(kind, 1)
 
 
 def _backward(walk: Walk) -> None:
@@ -99,27 +114,15 @@ def _backward(walk: Walk) -> None:
     arriving: list[list[Gradient]] = [[] for _ in range(count)]
     unknown = [False] * count
     walk.gradients = [None] * count
-    root = walk.root = _root(graph)
-    if root is None:
+    roots = _roots(graph)
+    if not roots:
         walk.notes.append("no output found")
         return
-    site = walk.sites[root]
-    if site is None:
-        return
-    kind, note = loss.resolve(graph.loss, site.output)
-    if note:
-        walk.notes.append(note)
-    start, kind = _loss_input(walk, root, kind)
-    entry = walk.sites[start]
-    if entry is None:
-        return
-    try:
-        gradient, walk.first_loss = loss.start(kind, graph.loss.reduction, entry.output)
-    except _NUMERIC as error:
-        walk.notes.append(f"loss: {type(error).__name__}")
-        return
-    arriving[start].append(gradient)
-    walk.root = start
+    for nth, root in enumerate(roots):
+        start = _start(walk, root, nth)
+        if start is not None:
+            arriving[start[0]].append(start[1])
+    walk.root = walk.root if walk.root is not None else roots[0]
     for node in reversed(graph.nodes):
         site, rule = walk.sites[node.id], RULES.get(node.kind)
         if unknown[node.id] or site is None or rule is None:
@@ -154,11 +157,66 @@ def _backward(walk: Walk) -> None:
             walk.edges[(node.id, site.memory["root"])] = joint
 
 
-def _root(graph: ModelGraph) -> int | None:
+def _start(walk: Walk, root: int, nth: int) -> tuple[int, Gradient] | None:
+    """Where the loss on one output enters, and its gradient; outputs after the first get a squared error."""
+    site = walk.sites[root]
+    if site is None:
+        return None
+    kind, note = loss.resolve(walk.graph.loss, site.output) if nth == 0 else ("mse", None)
+    if note:
+        walk.notes.append(note)
+    start, kind = _loss_input(walk, root, kind)
+    entry = walk.sites[start]
+    if entry is None:
+        return None
+    try:
+        gradient, first = loss.start(kind, walk.graph.loss.reduction, entry.output)
+    except _NUMERIC as error:
+        walk.notes.append(f"loss: {type(error).__name__}")
+        return None
+    if nth == 0:
+        walk.root, walk.first_loss = start, first
+    else:
+        walk.notes.append(f"several outputs: squared error assumed on `{walk.graph.nodes[root].name}`")
+    return start, gradient
+
+
+def _roots(graph: ModelGraph) -> list[int]:
+    """The outputs that carry a loss: the first one, and those of the others that reach layers of their own.
+
+    The states and attention weights that a layer returns beside its output carry none.
+    """
     outputs = [n for n in graph.nodes if n.kind == "output" and n.inputs]
-    if outputs:
-        return outputs[-1].inputs[0]
-    return graph.nodes[-1].id if graph.nodes else None
+    if not outputs:
+        return [graph.nodes[-1].id] if graph.nodes else []
+    roots: list[int] = []
+    below = [False] * len(graph.nodes)
+    for i in dict.fromkeys(outputs[-1].inputs):
+        own = _depends(graph, i)
+        fresh = any(graph.nodes[j].kind in WEIGHTED and own[j] and not below[j] for j in range(len(own)))
+        if roots and (not fresh or _is_side_output(graph, i)):
+            continue
+        roots.append(i)
+        below = [x or y for x, y in zip(below, own, strict=True)]
+    return roots
+
+
+def _depends(graph: ModelGraph, root: int) -> list[bool]:
+    """Nodes that `root` depends on, itself included."""
+    found = [False] * len(graph.nodes)
+    found[root] = True
+    for node in reversed(graph.nodes[: root + 1]):
+        if found[node.id]:
+            for i in node.inputs:
+                found[i] = True
+    return found
+
+
+def _is_side_output(graph: ModelGraph, i: int) -> bool:
+    node = graph.nodes[i]
+    while node.kind == "reshape" and node.inputs:
+        node = graph.nodes[node.inputs[0]]
+    return node.kind in ("recurrent", "softmax", "constant", "input")
 
 
 def _loss_input(walk: Walk, root: int, kind: str) -> tuple[int, str]:
@@ -196,7 +254,8 @@ def _has_zero_gates(graph: ModelGraph) -> bool:
             law = owner.law if owner else None
             if law is None or "bias" in role or law.std is None or law.std or law.mean is None:
                 continue
-            if (abs(law.mean) < GROWN_SCALE) if node.kind != "parameter" else (0 < abs(law.mean) < GROWN_SCALE):
+            small = abs(law.mean) < GROWN_SCALE
+            if small and (node.kind != "parameter" or law.mean or scales(graph, node)):
                 return True
     return False
 
@@ -212,10 +271,11 @@ def describe(walk: Walk) -> Profile:
     carrying = [n for n in graph.nodes if n.kind not in ("input", "parameter", "constant", "output")]
     coverage = 1.0 - len(walk.missing) / max(len(carrying), 1)
     confidence = graph.confidence
-    if coverage < LOW_COVERAGE or any(walk.missing):
-        confidence = (
-            "low" if coverage < LOW_COVERAGE else min(confidence, "medium", key=("low", "medium", "high").index)
-        )
+    doubt = max((site.doubt for site in walk.sites if site is not None), default=0.0)
+    if coverage < LOW_COVERAGE or doubt >= band.FAR_OFF:
+        confidence = "low"
+    elif walk.missing or doubt:
+        confidence = min(confidence, "medium", key=("low", "medium", "high").index)
     notes = list(dict.fromkeys(walk.notes))
     notes += [f"no rule: {graph.nodes[i].name} ({why})" for i, why in sorted(walk.missing.items())]
     return Profile(
@@ -282,13 +342,13 @@ def _layers(
     void: list[bool],
 ) -> tuple[LayerProfile, ...]:
     nodes = [n for n in walk.graph.nodes if n.parameters and (n.kind in WEIGHTED or n.kind == "embedding")]
-    hidden = [n.id for n in nodes if n.kind in WEIGHTED and gradient_at[n.id] is not None and n.id != walk.root]
+    hidden = [n.id for n in nodes if n.kind in WEIGHTED and _flows(gradient_at[n.id]) and n.id != walk.root]
     reference = gradient_at[hidden[-1]] if hidden else None
     rows = []
     for node in nodes:
         own = gradient_at[node.id]
         site = None if void[node.id] else walk.sites[node.id]
-        relative = own - reference if own is not None and reference not in (None, NEVER) else None
+        relative = own - reference if own is not None and own != NEVER and reference is not None else None
         absolute = walk.weights.get(node.id) if not void[node.id] else None
         weight = None if absolute is None else 0.5 * absolute / _DECADE
         width = uncertainty[node.id]
@@ -305,10 +365,13 @@ def _layers(
                 saturated=_saturated(walk, node.id) if site else None,
                 distinct=site.output.dc if site else None,
                 scale_free=_scale_free(walk, node.id),
-                zero_gated=own == NEVER and not walk.grown,
             )
         )
     return tuple(rows)
+
+
+def _flows(norm: float | None) -> bool:
+    return norm is not None and norm != NEVER
 
 
 def _saturated(walk: Walk, i: int) -> float | None:

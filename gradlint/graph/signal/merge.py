@@ -9,10 +9,18 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from gradlint.graph.model import ModelGraph, Node
 from gradlint.graph.signal.activation import activate, back, merged
 from gradlint.graph.signal.elementwise import Elementwise, elementwise
 from gradlint.graph.signal.moments import NEVER, Gradient, Signal, log, log_sum, rescaled
-from gradlint.graph.signal.transfer import Site, Transfer, Unclaimed, axis_of, extent
+from gradlint.graph.signal.transfer import GROWN_SCALE, UNCLAIMED, Site, Transfer, Unclaimed, axis_of, extent
+
+_GROWN_ADDEND = 0.02
+"""Std of a position embedding or class token that starts at zero, as grown (Devlin et al. 2019)."""
+_LEAST_MEAN = 0.25
+"""Least share of a divisor's mean in its second moment: what varies more may pass through zero."""
+_ADDED_GUESS, _MULTIPLIED_GUESS = 0.3, 1.0
+"""Decades of doubt where a tensor of unknown values is added to a signal, or multiplies it."""
 
 
 def add(site: Site) -> Signal:
@@ -20,10 +28,20 @@ def add(site: Site) -> Signal:
     sign = -1.0 if site.node.op == "sub" else 1.0
     if len(site.inputs) == 1:
         return site.inputs[0]
+    guess(site, _ADDED_GUESS)
     whole = site.inputs[0]
     for nth, other in enumerate(site.inputs[1:], start=1):
         whole = _sum(whole, other, sign * _alpha(site), site.node.inputs[0] == site.node.inputs[nth])
     return whole
+
+
+def guess(site: Site, doubt: float) -> None:
+    """Doubt where some operands, but not all, are tensors of unknown values."""
+    guessed = [p is not None and p.guessed for p in site.producers]
+    if any(guessed) and not all(guessed):
+        site.doubt = max(site.doubt, doubt)
+        names = [p.node.name for p in site.producers if p is not None and p.guessed]
+        site.notes.append(f"values of {', '.join(names)} unknown: a scale of 1 assumed at {site.node.name}")
 
 
 def add_back(site: Site, gradient: Gradient) -> list[Gradient]:
@@ -115,6 +133,7 @@ def mul(site: Site) -> Signal:
         return activate(root, f)
     if len(site.inputs) == 1:
         return site.inputs[0]
+    guess(site, _MULTIPLIED_GUESS)
     a, b = site.inputs[0], _divisor(site) if site.node.op == "div" else site.inputs[1]
     wide = a if a.size >= b.size else b
 
@@ -161,11 +180,19 @@ def mul_back(site: Site, gradient: Gradient) -> list[Gradient]:
 
 
 def _divisor(site: Site) -> Signal:
-    """1/y for a y that is the same everywhere (a temperature, √d); any other divisor has no rule."""
+    """1/y: exact for a y that is the same everywhere (a temperature, √d). Where y varies by a share d of its mean,
+    E 1/y² = (1 + 3d²)/μ² to second order; beyond that it is a guess."""
     y = site.inputs[1]
-    if y.log_q == NEVER or y.m * y.m < 0.99:
-        raise Unclaimed("division by a tensor that varies")
-    return replace(y, log_q=-y.log_q)
+    if y.log_q == NEVER:
+        raise Unclaimed("division by zero")
+    share = max(y.m * y.m, _LEAST_MEAN)
+    spread = 1.0 / share - 1.0
+    if spread > 0.01:
+        site.doubt = max(site.doubt, min(0.5 * spread, 1.0))
+    log_mean = y.log_q + math.log(share)
+    log_q = math.log1p(3.0 * spread) - log_mean
+    m = math.copysign(1.0 / math.sqrt(1.0 + 3.0 * spread), y.m or 1.0) * (1.0 + spread)
+    return replace(y, log_q=log_q, m=max(-1.0, min(m, 1.0)))
 
 
 def _joint(site: Site) -> tuple[Signal, Elementwise] | None:
@@ -293,16 +320,35 @@ def _along_features(site: Site) -> bool:
 
 
 def parameter(site: Site) -> Signal:
-    """A parameter used as a tensor (position embedding, class token, LayerScale): the same for all samples."""
+    """A parameter used as a tensor (position embedding, class token, LayerScale): the same for all samples.
+
+    As grown, a gate below the scale of LayerScale is 1, and an addend of zeros has the usual 0.02.
+    """
     law = site.law("weight")
-    if law is None or law.std is None or law.distribution in ("pretrained", "unknown"):
+    if law is None or law.std is None or law.distribution in UNCLAIMED:
         known = next((site.law(r) for r in site.node.parameters if site.law(r)), None)
-        if known is None or known.std is None or known.distribution in ("pretrained", "unknown"):
+        if known is None or known.std is None or known.distribution in UNCLAIMED:
+            if site.node.op == "buffer":
+                return _guess(site)
             raise Unclaimed(f"values of {site.node.name} unknown")
         law = known
     mean, std = law.mean or 0.0, law.std or 0.0
-    if site.grown and math.hypot(mean, std) < 0.2 and std == 0.0:
-        mean, std = (1.0, 0.0) if mean else (0.0, 0.02)
+    if site.grown and std == 0.0 and abs(mean) < GROWN_SCALE:
+        mean, std = (1.0, 0.0) if mean or scales(site.graph, site.node) else (0.0, _GROWN_ADDEND)
+    return _fixed(site, mean, std)
+
+
+def scales(graph: ModelGraph, node: Node) -> bool:
+    """Whether a parameter multiplies a signal (ReZero, LayerScale, a gated branch), maybe past a function of it."""
+    users = [graph.nodes[i] for i in graph.consumers[node.id]]
+    past = [
+        graph.nodes[i] for u in users if u.kind in ("activation", "reshape", "scale") for i in graph.consumers[u.id]
+    ]
+    return any(u.kind == "mul" for u in (*users, *past))
+
+
+def _fixed(site: Site, mean: float, std: float) -> Signal:
+    """A tensor of this mean and std that all samples share, unlike at different positions."""
     q = mean * mean + std * std
     _, positions, features = extent(site, Signal(0.0, batch=1.0))
     share = mean * mean / q if q else 1.0
@@ -312,12 +358,25 @@ def parameter(site: Site) -> Signal:
     )
 
 
+def _guess(site: Site) -> Signal:
+    site.guessed = True
+    return _fixed(site, 0.0, 1.0)
+
+
 def constant(site: Site) -> Signal:
-    """A number, or a fixed tensor of unknown values, which has no rule."""
-    value = site.attribute("value")
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise Unclaimed(f"values of {site.node.name} unknown")
-    return Signal(2.0 * log(abs(value)), math.copysign(1.0, value) if value else 0.0, 0.0, 0.0)
+    """A number; noise of a known law; a fixed tensor of unknown values, for which a scale of 1 stands."""
+    value, std = site.attribute("value"), site.attribute("std")
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return Signal(2.0 * log(abs(value)), math.copysign(1.0, value) if value else 0.0, 0.0, 0.0)
+    if isinstance(std, (int, float)):
+        mean = float(site.attribute("mean", 0.0))
+        like = Signal(0.0, batch=float(site.batch_size) if site.node.batch_axis is not None else 1.0)
+        n, p, features = extent(site, like)
+        q = mean * mean + std * std
+        share = mean * mean / q if q else 1.0
+        m = math.copysign(math.sqrt(share), mean) if q else 0.0
+        return Signal(log(q), m, 1.0 - share, 1.0 - share, batch=n, positions=p, features=features)
+    return _guess(site)
 
 
 def nothing(site: Site, gradient: Gradient) -> list[Gradient]:

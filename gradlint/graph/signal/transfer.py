@@ -31,7 +31,8 @@ class Site:
 
     `inputs` are the signals of its operands, `output` its own (backward only), `producers` the operand
     nodes' sites. `grown` evaluates zero-initialised scales as grown. `memory` carries what forward learnt
-    to backward. `width` notes that some width was assumed.
+    to backward. `doubt`: half-width in decades that an approximation adds to every band beyond this node.
+    `guessed`: the values are not known, and a scale of one was assumed.
     """
 
     node: Node
@@ -44,6 +45,8 @@ class Site:
     output: Signal = field(default_factory=lambda: Signal(NEVER))
     memory: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    doubt: float = 0.0
+    guessed: bool = False
 
     def attribute(self, name: str, default: Any = None) -> Any:
         """An attribute, or the default where it is absent or None."""
@@ -153,10 +156,11 @@ def _partial_extent(site: Site, like: Signal) -> tuple[float, float, float]:
         features = float(shape[axis] or features)
     if len(known) == len(sizes):
         return like.batch, max(math.prod(known) / features, 1.0), features
-    before = inner_sizes(site.graph.nodes[site.node.inputs[0]]) if site.node.inputs else None
+    # The batch axis of a source-read graph may be off after a permutation: the whole shapes are compared.
+    before = site.graph.nodes[site.node.inputs[0]].shape if site.node.inputs else None
     whole = like.positions * like.features
-    if before is not None and before.count(None) == sizes.count(None):
-        whole *= math.prod(known) / math.prod(size for size in before if size is not None)
+    if before is not None and before.count(None) == shape.count(None):
+        whole *= math.prod(n for n in shape if n is not None) / math.prod(n for n in before if n is not None)
     return like.batch, max(whole / features, 1.0), features
 
 
