@@ -7,12 +7,15 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gradlint import __version__
 from gradlint.probe_command import probe
+
+if TYPE_CHECKING:
+    from gradlint.cache import Cache
 
 FORMATS = ("text", "concise", "json", "github", "gitlab", "sarif", "junit", "markdown", "html")
 ADOPTION = ("baseline", "update_baseline", "changed_since", "add_ignore", "reason")
@@ -71,11 +74,15 @@ def _codes(flag: str, text: str) -> Callable[[Any], Any]:
 @click.option("--force-exclude", is_flag=True, help="Apply exclusions to named files too.")
 @click.option("--stdin-filename", type=click.Path(path_type=Path), help="Check standard input as this file.")
 @click.option("--config", "config_path", type=click.Path(path_type=Path, dir_okay=False), help="Configuration file.")
+@click.option("--jobs", "-j", type=click.IntRange(1), help="Processes that read files (default: one for each core).")
+@click.option("--cache/--no-cache", "use_cache", default=True, help="With --no-exec: repeat what has not changed.")
 @click.option("--show-files", is_flag=True, help="List the files that would be checked.")
 @click.option("--show-settings", is_flag=True, help="Print the settings that would be used.")
 def check(**options: Any) -> None:
     """Lint training scripts, notebooks and folders (default: the working folder)."""
-    sys.exit(_check(**options))
+    from gradlint.cache import remembered
+
+    sys.exit(remembered(options, _check))
 
 
 def _check(
@@ -95,10 +102,13 @@ def _check(
     statistics: bool,
     show_files: bool,
     show_settings: bool,
+    jobs: int | None,
+    cache: Cache | None = None,
     **overrides: Any,
 ) -> int:
     from gradlint.adoption import Adoption, AdoptionError
     from gradlint.baseline import BaselineError
+    from gradlint.cache import Seen
     from gradlint.changes import ChangesError
     from gradlint.config import ConfigError
     from gradlint.discover import MissingPathError, discover
@@ -134,6 +144,7 @@ def _check(
         click.echo(f"error: {error}", err=True)
         return WRONG
     engine.input_spec = input_spec
+    engine.jobs = jobs or 0
     with _progress() as progress:
         engine.progress = progress
         result = adoption.narrowed(engine.run(files, stdin), files)
@@ -158,6 +169,10 @@ def _check(
         click.echo(f"error: {skipped.reason}", err=True)
     if result.failures or result.unbuilt:
         return WRONG
+    if cache is not None and files and not config.exec and not targets and config.extend is None:
+        start = named[0].resolve()
+        settings = [p / "pyproject.toml" for p in (start, *start.parents)] + [p for p in (config_path,) if p]
+        cache.seen = Seen(root, files, (*config.exclude, *config.extend_exclude), [*settings, *engine.named])
     return 1 if result.reaches(config.fail_on) and not exit_zero else 0
 
 

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from gradlint.causes import merge
 from gradlint.config import Config, ignored_in, selected
@@ -17,10 +18,12 @@ from gradlint.finding import Finding, Severity
 from gradlint.graph.signal import profile
 from gradlint.location import Location
 from gradlint.modelling import Modelled, model_key, modelled, modelled_target
+from gradlint.parallel import check_all, processes
 from gradlint.realising import realise
 from gradlint.result import CheckedModel, Result, ordered
 from gradlint.rule import Rule
 from gradlint.settling import Probing, settle
+from gradlint.source import configuration
 from gradlint.source.grammar import is_newer_python
 from gradlint.source.notebook import Notebook, read_notebook
 from gradlint.source.project import Project, SourceFile, UnreadableError, find_root, read_text
@@ -43,7 +46,7 @@ UNPARSABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
 class _Checked:
     """What one file or target gave. `class_only` maps model keys to the class whose construction was not seen.
 
-    Of a `target` only the model was checked, not the rest of its file.
+    Of a `target` only the model was checked, not the rest of its file. `comments`, where set, are those of `source`.
     """
 
     findings: list[Finding] = field(default_factory=list)
@@ -54,6 +57,7 @@ class _Checked:
     class_only: dict[str, str] = field(default_factory=dict)
     failed: bool = False
     target: bool = False
+    comments: list[Suppression] | None = None
 
 
 @dataclass
@@ -61,6 +65,8 @@ class Engine:
     """One run over files with the same settings.
 
     `input_spec` is the user's `--input`; `targets` are models to check beside those that the files construct.
+    Without execution `jobs` processes read files, one for each core where it is 0. `named` collects the configuration
+    files that scripts name.
     """
 
     config: Config
@@ -69,6 +75,8 @@ class Engine:
     input_spec: str | None = None
     targets: Sequence[Target] = ()
     notebooks: dict[str, Notebook] = field(default_factory=dict)
+    jobs: int = 1
+    named: set[Path] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.rules: list[Rule] = selected(self.config)
@@ -81,7 +89,7 @@ class Engine:
         with ExitStack() as stack:
             pool = None if refusal else stack.enter_context(WorkerPool(self.config.python, self._limits()))
             probing = Probing(self.config, self.progress, pool, refusal)
-            checked = [self._guarded(path, partial(self._file, path, probing)) for path in files]
+            checked = self._all(files, probing)
             if stdin is not None:
                 checked.append(self._guarded(stdin[0], partial(self._file, stdin[0], probing, stdin[1])))
             for target in self.targets:
@@ -101,6 +109,19 @@ class Engine:
             unbuilt=tuple(s for part in checked if part.target and self.config.exec for s in part.skipped),
             texts=dict(self._texts(checked)),
         )
+
+    def _all(self, files: Sequence[Path], probing: Probing) -> list[_Checked]:
+        """All files; those that only need reading in several processes, where that pays."""
+        if probing.pool is not None or processes(self.jobs, len(files)) < 2:
+            checked = [self._guarded(path, partial(self._file, path, probing)) for path in files]
+            self.named |= configuration.asked
+            return checked
+        reading = _Reading(replace(self, progress=_silent, targets=()))
+        parts = check_all(reading, files, self.jobs)
+        for part in parts:
+            self.notebooks |= part.notebooks
+            self.named |= part.named
+        return [part.checked for part in parts]
 
     def _refusal(self) -> str | None:
         """Why no model may be built, or None."""
@@ -206,8 +227,10 @@ class Engine:
         return source
 
     def _unsuppressed(self, findings: list[Finding], checked: Sequence[_Checked]) -> list[Finding]:
-        sources = {part.source.path: part.source for part in checked if part.source}
-        kept, idle = apply(findings, [c for source in sources.values() for c in _comments(source)])
+        comments = {
+            p.source.path: _comments(p.source) if p.comments is None else p.comments for p in checked if p.source
+        }
+        kept, idle = apply(findings, [c for found in comments.values() for c in found])
         whole = {part.source.path for part in checked if part.source and not part.target}
         return [*kept, *unused([c for c in idle if c.location.path in whole], [r.code for r in self.rules])]
 
@@ -238,6 +261,43 @@ class Engine:
             return Path(path).relative_to(self.root).as_posix()
         except ValueError:
             return path
+
+
+def _silent(stage: str, name: str) -> None:
+    """No progress: another process has no screen."""
+
+
+@dataclass
+class _Part:
+    """What one process found out about one file."""
+
+    checked: _Checked
+    notebooks: dict[str, Notebook]
+    named: set[Path]
+
+
+@dataclass
+class _Reading:
+    """Reads files in another process, which makes its own project of what the engine is set to."""
+
+    engine: Engine
+
+    def __getstate__(self) -> dict[str, object]:
+        plain = {name: getattr(self.engine, name) for name in ("config", "root", "input_spec")}
+        return {**plain, "progress": _silent}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.engine = Engine(**state)
+
+    def __call__(self, path: Path) -> _Part:
+        engine = self.engine
+        engine.notebooks, configuration.asked = {}, set()
+        probing = Probing(engine.config, engine.progress, None, engine._refusal())
+        checked = engine._guarded(path, partial(engine._file, path, probing))
+        if checked.source is not None:  # The tree stays behind; whoever needs it parses again.
+            checked.comments = _comments(checked.source)
+            checked.source = replace(checked.source)
+        return _Part(checked, engine.notebooks, configuration.asked)
 
 
 def _bytes(path: Path) -> bytes:

@@ -14,6 +14,9 @@ from gradlint.source.value import Value
 
 MAX_BYTES = 1 << 20
 
+asked: set[Path] = set()
+"""The paths that scripts have been found to name in this process, whether something is there or not."""
+
 
 def find(name: str, file: SourceFile, root: Path) -> Path | None:
     """The file that a relative name means to a script: next to it, in a folder above, within the root."""
@@ -22,6 +25,7 @@ def find(name: str, file: SourceFile, root: Path) -> Path | None:
         return None
     for base in (folder, *folder.parents):
         candidate = (base / name).resolve()
+        asked.add(candidate)
         if candidate.is_file() and root in candidate.parents:
             return candidate
         if base == root:

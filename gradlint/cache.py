@@ -1,0 +1,222 @@
+"""What earlier runs without execution reported, kept in `.gradlint_cache/` until anything that they read changes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import redirect_stdout, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FOLDER = ".gradlint_cache"
+
+MAX_RUNS = 64
+"""Runs that are kept; the oldest go first."""
+
+MAX_FILES = 3000
+"""As many files of a project are looked at for calls into a script (see `source.callers`)."""
+
+ENVIRONMENT = ("NO_COLOR", "FORCE_COLOR", "TERM", "COLORTERM", "GITHUB_ACTIONS", "PYTHONPATH", "LANG", "LC_ALL")
+"""Variables that change a report."""
+
+FORGOTTEN = frozenset(
+    {"stdin_filename", "apply_fixes", "unsafe_fixes", "show_diff", "output_file", "baseline", "update_baseline"}
+    | {"changed_since", "add_ignore", "show_files", "show_settings", "models", "real"}
+)
+"""Options whose runs write something, or read what is not in the project's files."""
+
+_SKIP = frozenset({"node_modules", "site-packages", "__pycache__", "build", "dist", "venv", "env"})
+_SUFFIXES = (".py", ".ipynb")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a run read: the project's `root`, the `files` under check, the patterns that left others out, and the
+    configuration files that it and the scripts name, whether they are there or not."""
+
+    root: Path
+    files: Sequence[Path]
+    exclude: Sequence[str]
+    named: Iterable[Path]
+
+
+class Cache:
+    """What runs with the same options printed.
+
+    A run is found again by the version, the options and the working folder. It holds as long as the same files are
+    found, and every file that it checked, every Python file of the project (one may call into another) and every
+    configuration file has the same content. What is damaged or cannot be read counts as missing.
+    """
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self.options = options
+        self.seen: Seen | None = None
+        self._digests: dict[str, str] = {}
+
+    def find(self) -> tuple[str, int] | None:
+        """The report of the same run and its exit code, if nothing has changed since."""
+        from gradlint.discover import MissingPathError, discover
+
+        try:
+            content = json.loads(self._entry().read_bytes())
+            named = {str(path): str(digest) for path, digest in content["named"].items()}
+            report, code, project = str(content["report"]), int(content["code"]), str(content["project"])
+            root, exclude = Path(content["root"]), [str(pattern) for pattern in content["exclude"]]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return None
+        if any(self._digest(path) != digest for path, digest in named.items()):
+            return None
+        try:
+            files = discover(self.options["paths"] or [Path()], exclude, bool(self.options["force_exclude"]))
+        except MissingPathError:
+            return None
+        return (report, code) if project == self._project(root, files) else None
+
+    def keep(self, report: str, code: int) -> None:
+        """Remember the run that was seen. A failed write is no error."""
+        if self.seen is None:
+            return
+        content = {
+            "root": str(self.seen.root),
+            "exclude": list(self.seen.exclude),
+            "project": self._project(self.seen.root, self.seen.files),
+            "named": {str(p): self._digest(str(p)) for p in sorted(self.seen.named)},
+            "report": report,
+            "code": code,
+        }
+        with suppress(OSError):
+            self._prepare()
+            self._write(self._entry(), content)
+            self._prune()
+
+    @property
+    def folder(self) -> Path:
+        """Where the entries are: in the folder that gradlint is called from."""
+        return Path.cwd() / FOLDER
+
+    def _entry(self) -> Path:
+        options = (f"{key}={value}" for key, value in sorted(self.options.items()))
+        surroundings = (f"{name}={os.environ.get(name)}" for name in ENVIRONMENT)
+        screen = f"{sys.stdout.isatty()} {shutil.get_terminal_size()}"
+        parts = [_code_digest(), sys.version, str(Path.cwd()), screen, *options, *surroundings]
+        return self.folder / f"{_hash(parts)}.json"
+
+    def _project(self, root: Path, files: Iterable[Path]) -> str:
+        """One digest over the files under check and the Python files of the project."""
+        checked = sorted(str(f.absolute()) for f in files)
+        names = [*checked, "", *sorted(set(_python_files(root)) - set(checked))]
+        return _hash(f"{name}\0{self._digest(name)}" for name in names)
+
+    def _digest(self, path: str) -> str:
+        """The digest of a file's content, "" where there is none."""
+        if path not in self._digests:
+            try:
+                self._digests[path] = hashlib.blake2b(Path(path).read_bytes(), digest_size=16).hexdigest()
+            except OSError:
+                self._digests[path] = ""
+        return self._digests[path]
+
+    def _prepare(self) -> None:
+        self.folder.mkdir(exist_ok=True)
+        ignore = self.folder / ".gitignore"
+        if not ignore.exists():
+            ignore.write_text("*\n", encoding="utf-8")
+
+    def _write(self, path: Path, content: dict[str, Any]) -> None:
+        """Whole or not at all: other runs may write the same entry at the same time."""
+        handle, name = tempfile.mkstemp(dir=self.folder, suffix=".tmp")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                json.dump(content, file)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+    def _prune(self) -> None:
+        entries = sorted(self.folder.glob("*.json"), key=lambda p: p.stat().st_mtime, reverse=True)
+        for old in entries[MAX_RUNS:]:
+            with suppress(OSError):
+                old.unlink()
+
+
+def _hash(parts: Iterable[str]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(part.encode(errors="surrogatepass"))
+        digest.update(b"\0")
+    return digest.hexdigest()
+
+
+def _code_digest() -> str:
+    """A digest that changes with the installed code: of the names, sizes and times of gradlint's own files."""
+    here = Path(__file__).parent
+    rules = here / "rules"
+    folders = [here, *([rules.resolve()] if rules.exists() else [])]
+    return _hash(f"{entry}" for folder in folders for entry in _stamps(folder))
+
+
+def _stamps(folder: Path) -> Iterator[str]:
+    for current, folders, files in os.walk(folder):
+        folders.sort()
+        for name in sorted(files):
+            if name.endswith(".py"):
+                seen = Path(current, name).stat()
+                yield f"{current}/{name} {seen.st_size} {seen.st_mtime_ns}"
+
+
+def _python_files(root: Path) -> Iterator[str]:
+    """The files that may call into, or be called by, a file of the project."""
+    count = 0
+    for folder, folders, files in os.walk(root):
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and f not in _SKIP)
+        for name in sorted(files):
+            if name.endswith(_SUFFIXES):
+                count += 1
+                if count > MAX_FILES:
+                    return
+                yield f"{folder}{os.sep}{name}"
+
+
+class _Tee:
+    """A stream that keeps what is written to it."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self.kept: list[str] = []
+
+    def write(self, text: str) -> int:
+        written = int(self._stream.write(text))
+        self.kept.append(text)
+        return written
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def remembered(options: dict[str, Any], run: Callable[..., int]) -> int:
+    """The exit code of `run(**options)`, or of the same run before, whose report is printed again.
+
+    `run` gets a `cache` to tell what it has seen (`cache.seen`), without which nothing is kept; None where the
+    options ask for more than a report.
+    """
+    if not options.pop("use_cache", True) or any(options.get(name) for name in FORGOTTEN):
+        return run(**options, cache=None)
+    cache = Cache(options)
+    before = cache.find()
+    if before is not None:
+        report, code = before
+        sys.stdout.write(report)
+        return code
+    tee = _Tee(sys.stdout)
+    with redirect_stdout(tee):
+        code = run(**options, cache=cache)
+    if code in (0, 1):
+        cache.keep("".join(tee.kept), code)
+    return code
