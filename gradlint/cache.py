@@ -27,7 +27,7 @@ ENVIRONMENT = ("NO_COLOR", "FORCE_COLOR", "TERM", "COLORTERM", "GITHUB_ACTIONS",
 
 FORGOTTEN = frozenset(
     {"stdin_filename", "apply_fixes", "unsafe_fixes", "show_diff", "output_file", "baseline", "update_baseline"}
-    | {"changed_since", "add_ignore", "show_files", "show_settings", "models", "real"}
+    | {"changed_since", "add_ignore", "show_files", "show_settings", "models", "real", "reports"}
 )
 """Options whose runs write something, or read what is not in the project's files."""
 
@@ -206,7 +206,8 @@ def remembered(options: dict[str, Any], run: Callable[..., int]) -> int:
     `run` gets a `cache` to tell what it has seen (`cache.seen`), without which nothing is kept; None where the
     options ask for more than a report.
     """
-    if not options.pop("use_cache", True) or any(options.get(name) for name in FORGOTTEN):
+    writes = any(options.get(name) for name in FORGOTTEN) or "GITHUB_STEP_SUMMARY" in os.environ
+    if not options.pop("use_cache", True) or writes:
         return run(**options, cache=None)
     cache = Cache(options)
     before = cache.find()
