@@ -317,6 +317,9 @@ def _search_here_first(sliced: Slice) -> None:
     folder = str(Path(sliced.path).parent)
     wanted = [folder, sliced.root, str(Path(sliced.root) / "src")]
     sys.path[:0] = [p for p in dict.fromkeys(wanted) if p not in sys.path]
+    # A package of a project within the project: the script is meant to be run from a folder in between.
+    between = [str(p) for p in Path(sliced.path).parents if Path(sliced.root) in p.parents]
+    sys.path += [p for b in between for p in (b, str(Path(b) / "src")) if p not in sys.path]
     importlib.invalidate_caches()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dis
 import importlib.abc
 import importlib.machinery
 import sys
@@ -63,8 +64,9 @@ class Unknown(int):
         return int(self)
 
     def __iter__(self) -> Iterator[Any]:
-        # Bounded: unpacking takes what it needs, a loop over data ends.
-        return iter([Unknown(self.gradlint_name)] * min(int(self), 2))
+        # Unpacking takes what it needs; a loop over data ends soon.
+        count = _unpacked(sys._getframe(1))
+        return iter([Unknown(self.gradlint_name)] * (min(int(self), 2) if count is None else count))
 
     def __contains__(self, item: Any) -> bool:
         return False
@@ -80,6 +82,12 @@ class Unknown(int):
 
     def __reduce__(self) -> Any:
         return Unknown, (self.gradlint_name, int(self))
+
+
+def _unpacked(frame: FrameType) -> int | None:
+    """How many values the instruction that a frame is at unpacks, or None if it does something else."""
+    code, at = frame.f_code.co_code, frame.f_lasti
+    return code[at + 1] if 0 <= at < len(code) - 1 and dis.opname[code[at]] == "UNPACK_SEQUENCE" else None
 
 
 class Checkpoint(dict[str, Any]):

@@ -130,8 +130,15 @@ def _no_accelerator(patch: Patch) -> None:
     def same(self: nn.Module, *_: Any, **__: Any) -> nn.Module:
         return self
 
-    for name in ("to", "cuda", "cpu", "xpu", "half", "bfloat16", "float", "double", "compile", "share_memory", "ipu"):
+    def to(self: nn.Module, *arguments: Any, **keywords: Any) -> nn.Module:
+        # Double precision stays: forward methods make their own tensors to match it. Half is left out, since
+        # gradients are predicted and measured in the precision that parameters are kept in.
+        wide = torch.float64 in (*arguments, keywords.get("dtype"))
+        return nn.Module._apply(self, _doubled) if wide else self
+
+    for name in ("cuda", "cpu", "xpu", "half", "bfloat16", "float", "compile", "share_memory", "ipu"):
         patch(nn.Module, name, same)
+    patch(nn.Module, "to", to)
     patch(torch.cuda, "is_available", lambda: False)
     for name in ("set_device", "manual_seed", "manual_seed_all", "empty_cache", "synchronize", "init"):
         patch(torch.cuda, name, lambda *_, **__: None)
@@ -143,6 +150,10 @@ def _no_accelerator(patch: Patch) -> None:
             patch(distributed, name, lambda *_, value=value, **__: value)
         for name in ("init_process_group", "barrier", "destroy_process_group", "broadcast", "all_reduce"):
             patch(distributed, name, lambda *_, **__: None)
+
+
+def _doubled(tensor: Tensor) -> Tensor:
+    return tensor.double() if tensor.is_floating_point() else tensor
 
 
 def _no_wrappers(patch: Patch) -> None:

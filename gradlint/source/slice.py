@@ -174,6 +174,11 @@ def _scope_steps(plan: _Plan, scope: Scope, needed: set[str], stop: int) -> int:
             arguments += _self_steps(plan, scope, reads, number, name)
         elif name in reads:
             arguments.append(_argument_step(plan, scope, call, name, number, caller_number))
+    arguments += [
+        SliceStep("option", scope=number, name=name, expression=empty)
+        for name, empty in scope.collectors.items()
+        if name in reads
+    ]
     plan.inner.append(SliceStep("scope", scope=number))
     plan.inner += [*arguments, *_run_steps(selection, number, plan)]
     return number

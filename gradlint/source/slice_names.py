@@ -38,17 +38,52 @@ def place(node: ast.AST) -> str:
 
 
 def names_read(node: ast.AST | None) -> set[str]:
-    """The names that evaluating or running a node may read, bodies of functions included; "self.x" for attributes."""
-    if node is None:
-        return set()
+    """The names of the surrounding scope that evaluating or running a node may read; "self.x" for attributes.
+
+    Those that the bodies of functions read when they are called are included, their own local names are not.
+    """
     found: set[str] = set()
-    for inner in ast.walk(node):
+    stack = [node] if node is not None else []
+    while stack:
+        inner = stack.pop()
         match inner:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.Lambda():
+                found |= _free_names(inner)
+                continue
+            case ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
+                found |= _free_in_comprehension(inner)
+                continue
             case ast.Attribute(value=ast.Name(id="self"), attr=attr):
                 found.add(f"self.{attr}")
             case ast.Name(id=name, ctx=ast.Load()):
                 found.add(name)
+        stack.extend(ast.iter_child_nodes(inner))
     return found
+
+
+def _free_names(function: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> set[str]:
+    arguments = function.args
+    parameters = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+    parameters += [a for a in (arguments.vararg, arguments.kwarg) if a is not None]
+    body = function.body if isinstance(function.body, list) else [function.body]
+    local = {p.arg for p in parameters}.union(*(names_bound(s) for s in body))
+    for statement in body:
+        for inner in ast.walk(statement):
+            if isinstance(inner, (ast.Global, ast.Nonlocal)):
+                local -= set(inner.names)
+    free = set().union(*(names_read(s) for s in body)) - local
+    if "self" in local:
+        free = {name for name in free if not name.startswith("self.")}
+    outside: list[ast.AST] = [*arguments.defaults, *(d for d in arguments.kw_defaults if d is not None)]
+    outside += [p.annotation for p in parameters if p.annotation is not None]
+    if not isinstance(function, ast.Lambda):
+        outside += [*function.decorator_list, *([function.returns] if function.returns is not None else [])]
+    return free.union(*(names_read(o) for o in outside))
+
+
+def _free_in_comprehension(node: ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp) -> set[str]:
+    targets = [n.id for g in node.generators for n in ast.walk(g.target) if isinstance(n, ast.Name)]
+    return set().union(*(names_read(child) for child in ast.iter_child_nodes(node))) - set(targets)
 
 
 def names_bound(statement: ast.AST) -> set[str]:

@@ -38,6 +38,17 @@ class Scope:
         return [a.arg for a in (*found.posonlyargs, *found.args, *found.kwonlyargs)]
 
     @cached_property
+    def collectors(self) -> dict[str, str]:
+        """What `*args` and `**kwargs` hold where nothing is passed, as expressions."""
+        arguments = self.function.args if self.function else None
+        found = {}
+        if arguments is not None and arguments.vararg is not None:
+            found[arguments.vararg.arg] = "()"
+        if arguments is not None and arguments.kwarg is not None:
+            found[arguments.kwarg.arg] = "{}"
+        return found
+
+    @cached_property
     def statements(self) -> list[ast.stmt]:
         """All statements, also those within `if`, `for`, `with` and `try`, in source order."""
         return list(flat_statements(self.body))

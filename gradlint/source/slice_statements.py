@@ -72,6 +72,7 @@ _INITIALISING_BODY = re.compile(
 )
 _TRAINING_BODY = re.compile(r"\.(backward|step)\(")
 _MAX_ROUNDS = 12
+_IMPORTS = (ast.Import, ast.ImportFrom)
 
 
 @dataclass
@@ -79,13 +80,15 @@ class Selection:
     """The statements to run of one scope.
 
     `kept` holds (statement, positions of the kept statements inside it, empty for all). `unknown` are names whose
-    value only the data know, with the expression that would have told. `needed` are the names that are read.
+    value only the data know, with the expression that would have told. `needed` are the names that are read. `early`
+    are the names of a module that are bound before its models are made.
     """
 
     kept: list[tuple[ast.stmt, tuple[Position, ...]]] = field(default_factory=list)
     unknown: dict[Position, tuple[str, str]] = field(default_factory=dict)
     needed: set[str] = field(default_factory=set)
     shared: set[str] = field(default_factory=set)
+    early: frozenset[str] | None = None
 
 
 def select(scopes: Scopes, body: list[ast.stmt], needed: set[str], stop: int, models: set[str]) -> Selection:
@@ -95,14 +98,17 @@ def select(scopes: Scopes, body: list[ast.stmt], needed: set[str], stop: int, mo
     are kept, not training.
     """
     selection = Selection(needed=set(needed))
+    if body is scopes.module.body:
+        before = (s for s in body if s.lineno < stop or isinstance(s, (*FUNCTIONS, ast.ClassDef, *_IMPORTS)))
+        selection.early = frozenset().union(*(names_bound(s) for s in before))
     for _ in range(_MAX_ROUNDS):
-        before = len(selection.needed)
+        known = len(selection.needed)
         selection.kept, selection.unknown, selection.shared = [], {}, set()
         for statement in body:
             inner = _keep(scopes, statement, selection, stop, models)
             if inner is not None:
                 selection.kept.append((statement, inner))
-        if len(selection.needed) == before:
+        if len(selection.needed) == known:
             break
     return selection
 
@@ -130,7 +136,7 @@ def _keep(
         case ast.Global(names=names):
             selection.shared.update(names)
             return None
-    if statement.lineno >= stop:
+    if statement.lineno >= stop and not _bound_late(statement, selection):
         return None
     if is_compound(statement):
         return _keep_compound(scopes, statement, selection, stop, models)
@@ -144,6 +150,15 @@ def _keep(
         needed |= names_read(statement)
         return ()
     return None
+
+
+def _bound_late(statement: ast.stmt, selection: Selection) -> bool:
+    """`Tensor = torch.FloatTensor` below the models, which their functions read when they are called."""
+    if selection.early is None or not isinstance(statement, (ast.Assign, ast.AnnAssign)):
+        return False
+    bound = names_bound(statement)
+    plain = all(isinstance(t, ast.Name) for t in targets_of(statement))
+    return plain and bool(bound & selection.needed) and not bound & selection.early
 
 
 def _keep_compound(

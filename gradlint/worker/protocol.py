@@ -89,12 +89,14 @@ class Limits:
 class InputHint:
     """What the source says of the model's input: a data set's sample shape, and what `--input` fixed.
 
-    `spec` is the user's ("1x3x224x224, int64:1x128<30522"); it wins over everything.
+    `spec` is the user's ("1x3x224x224, int64:1x128<30522"); it wins over everything. `law` is "uniform01" where the
+    script's transforms leave pixels between 0 and 1.
     """
 
     spec: str | None = None
     sample: tuple[int, ...] | None = None
     dataset: str | None = None
+    law: str | None = None
     loss: Loss = field(default_factory=Loss)
 
 
