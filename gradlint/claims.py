@@ -59,13 +59,13 @@ def predicted(health: PathHealth, severity: Severity, layers: Sequence[Node]) ->
     if not layers:
         return ""
     first = layers[0].name
-    outcome = consequence(severity)
     if severity is not Severity.INFO and health.ratio_severity is severity:
         verb = "grows to" if health.explodes else "falls to"
         last = layers[-1].name
+        outcome = consequence(severity, explodes=health.explodes)
         return f": the gradient {verb} a predicted {show(health.ratio)} from `{last}` back to `{first}`; {outcome}"
     if severity is not Severity.INFO and health.reasons:
-        return f": {health.reasons[0]} (predicted); {outcome}"
+        return f": {health.reasons[0]} (predicted); {consequence(severity, explodes=health.grows)}"
     factor = effect(health, layers)
     return "" if factor is None else f": each layer multiplies the gradient by a predicted {show(factor)}"
 

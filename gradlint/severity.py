@@ -78,7 +78,8 @@ class PathHealth:
 
     `ratio` is log10 g; `uncertainty` its half-width in decades; `severity` None where all is inside the info
     row; `known` False where nothing can be said. `ratio_severity` is that of g alone. `smallest`, `largest`:
-    (layer, log10 norm) of weight gradients. `reasons` say what is outside, in words. `spread`, `seeds` and
+    (layer, log10 norm) of weight gradients. `reasons` say what is outside, in words, `grows` whether the first of
+    them is too large rather than too small. `spread`, `seeds` and
     `outside` (decades by which the worst of the three lies beyond the info row) are of a measurement.
     """
 
@@ -94,6 +95,7 @@ class PathHealth:
     seeds: int | None = None
     overflow: str | None = None
     outside: float = 0.0
+    grows: bool = False
 
     @property
     def explodes(self) -> bool:
@@ -131,11 +133,16 @@ def _predicted(profile: Profile, layers: Sequence[Node], algorithm: str | None, 
     if ratio is not None:
         ratio_severity = classify_log10(ratio, options.ratio(algorithm), uncertainty=max(uncertainty, HYSTERESIS))
     classes = [ratio_severity]
+    grows: list[bool] = []
     for layer in found:
         weight = _weight_severity(layer, absolute)
         signal = None
         if layer.activation_std is not None and not layer.zero_gated:
             signal = classify_log10(layer.activation_std, forward, uncertainty=HYSTERESIS)
+        if weight:
+            grows.append((layer.weight_gradient or 0.0) > 0)
+        if signal:
+            grows.append((layer.activation_std or 0.0) > 0)
         if weight and not reasons:
             reasons.append(f"the weight gradient of `{layer.name}` is {show(layer.weight_gradient)}")
         if signal and len(reasons) < 2:
@@ -151,6 +158,7 @@ def _predicted(profile: Profile, layers: Sequence[Node], algorithm: str | None, 
         smallest=min(norms, key=lambda p: p[1], default=None),
         largest=max(norms, key=lambda p: p[1], default=None),
         reasons=tuple(reasons),
+        grows=bool(grows) and grows[0],
     )
 
 
@@ -278,13 +286,13 @@ def number(value: float) -> str:
     return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
 
 
-def consequence(severity: Severity | None) -> str:
+def consequence(severity: Severity | None, *, explodes: bool = False) -> str:
     """What it does to training, in the words that the severity allows."""
     match severity:
         case Severity.ERROR:
             return "the first layers will not train"
         case Severity.WARNING:
-            return "the first layers train much slower"
+            return "training is unstable" if explodes else "the first layers train much slower"
         case _:
             return ""
 
