@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from gradlint.graph.model import Loss, ModelGraph
@@ -52,7 +53,15 @@ def _kind(call: Call) -> str | None:
 def input_hint(script: Script | None, spec: str | None = None) -> InputHint:
     """What is known of the model's input and loss."""
     name, sample = script.dataset if script and script.dataset else (None, None)
-    return InputHint(spec=spec, sample=sample, dataset=name, loss=loss_of(script))
+    return InputHint(spec=spec, sample=sample, dataset=name, law=pixel_law(script), loss=loss_of(script))
+
+
+def pixel_law(script: Script | None) -> str | None:
+    """ "uniform01" where a script scales its images to [0, 1] and does not standardise them, else None."""
+    text = script.text if script else ""
+    standardised = re.search(r"\b(?:[Nn]ormalize|AutoImageProcessor|weights\.transforms|create_transform)\s*\(", text)
+    scaled = re.search(r"\bToTensor\s*\(|\bto_tensor\s*\(|\bscale\s*=\s*True|/\s*255\b", text)
+    return "uniform01" if scaled and not standardised else None
 
 
 def models_of(script: Script, graph: ModelGraph) -> list[Model]:

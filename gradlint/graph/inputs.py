@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import torch
@@ -124,6 +125,19 @@ class ModelInput:
     def sized(self, batch: int) -> ModelInput:
         """The same with that many samples."""
         return replace(self, items=tuple(i.sized(batch) for i in self.items))
+
+    def drawn_as(self, law: str | None, sample: Sequence[int] | None = None) -> ModelInput:
+        """The same with images, and what has the size of one sample of the data set, drawn by that law."""
+        if law is None:
+            return self
+        size = prod(sample) if sample else None
+
+        def drawn(item: InputSpec) -> InputSpec:
+            pixels = len(item.shape) == 4 and item.shape[1] in (1, 3, 4)
+            fits = pixels or (size is not None and prod(item.shape[1:]) == size)
+            return replace(item, law=law) if fits and item.law == "normal" else item
+
+        return replace(self, items=tuple(drawn(i) for i in self.items))
 
     def arguments(self, device: str | torch.device = "meta", seed: int = 0) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Arguments and keyword arguments for the model; the global random state is left alone."""

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradlint.graph.trace_leaves import Kind, leaf_class, module_kind, plain, role
+from gradlint.graph.trace_leaves import Kind, base_kind, leaf_class, module_kind, plain, role
 
-__all__ = ["Kind", "function_kind", "leaf_class", "module_kind", "operation_name", "plain", "role"]
+__all__ = ["Kind", "base_kind", "function_kind", "leaf_class", "module_kind", "operation_name", "plain", "role"]
 
 _ALIASES = {
     "true_divide": "div",
@@ -103,6 +103,8 @@ _ACTIVATIONS: dict[str, tuple[str, ...]] = {
     "sin": (),
     "cos": (),
     "erf": (),
+    "round": (),
+    "floor": (),
     "reciprocal": (),
     "sign": (),
     "atan": (),
@@ -229,10 +231,41 @@ CONSTANTS = frozenset(["zeros", "ones", "full", "empty", "arange", "linspace", "
 CONSTANTS |= frozenset(["randint", "randperm", "normal", "bernoulli", "rand_like", "randn_like", "randint_like"])
 CONSTANTS |= frozenset(["zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full"])
 CONSTANTS |= frozenset(["new_empty", "new_tensor", "full_like", "scalar_tensor", "multinomial", "empty_strided"])
-_CONSTANT_VALUES = {"zeros": 0.0, "ones": 1.0, "zeros_like": 0.0, "ones_like": 1.0, "new_zeros": 0.0, "new_ones": 1.0}
+CONSTANTS |= frozenset(["uniform", "zero", "fill", "exponential", "complex", "polar", "fftfreq", "rfftfreq"])
+_CONSTANT_VALUES = {"zero": 0.0} | {
+    "zeros": 0.0,
+    "ones": 1.0,
+    "zeros_like": 0.0,
+    "ones_like": 1.0,
+    "new_zeros": 0.0,
+    "new_ones": 1.0,
+}
+_MOMENTS = {"normal": (0.0, 1.0), "uniform01": (0.5, 1.0 / math.sqrt(12.0))}
 _LAWS = {"randn": "normal", "randn_like": "normal", "rand": "uniform01", "rand_like": "uniform01"}
 _COMPARISONS = frozenset(["eq", "ne", "gt", "ge", "lt", "le", "logical_and", "logical_or", "logical_not", "isnan"])
-_COMPARISONS |= frozenset(["and", "or", "invert", "isinf", "argmax", "argmin", "argsort", "any", "all", "nonzero"])
+_COMPARISONS |= frozenset(
+    [
+        "and",
+        "or",
+        "invert",
+        "isinf",
+        "long",
+        "int",
+        "short",
+        "byte",
+        "bool",
+        "char",
+        "one_hot",
+        "xor",
+        "bincount",
+        "argmax",
+        "argmin",
+        "argsort",
+        "any",
+        "all",
+        "nonzero",
+    ]
+)
 
 
 def bind(names: Sequence[str], args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -346,10 +379,23 @@ def _reduction(op: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Kind:
 def _constant(op: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     if op in _CONSTANT_VALUES:
         return {"value": _CONSTANT_VALUES[op]}
-    if op in ("full", "full_like", "new_full"):
+    if op in ("full", "full_like", "new_full", "fill"):
         value = kwargs.get("fill_value", args[1] if op != "new_full" and len(args) > 1 else args[-1] if args else None)
         return {"value": number(value)}
-    return {"value": None} | ({"law": _LAWS[op]} if op in _LAWS else {})
+    law = _LAWS.get(op)
+    if op in ("normal", "uniform") and args and isinstance(args[0], Tensor):
+        # In place on an empty tensor, as distributions draw their noise.
+        bound = bind(("mean", "std") if op == "normal" else ("from", "to"), args, kwargs)
+        start, end = (
+            number(v) for v in ({"a": 0.0, "b": 1.0} | dict(zip("ab", bound.values(), strict=False))).values()
+        )
+        if start is None or end is None:
+            return {"value": None}
+        mean, std = (start, end) if op == "normal" else ((start + end) / 2, (end - start) / math.sqrt(12.0))
+        return {"value": None, "mean": mean, "std": std, "law": "normal" if (mean, std) == (0.0, 1.0) else None}
+    if law is None:
+        return {"value": None}
+    return {"value": None, "law": law} | dict(zip(("mean", "std"), _MOMENTS[law], strict=True))
 
 
 # ---- arithmetic ------------------------------------------------------------------------------------------------
@@ -578,13 +624,29 @@ _PARAMETER_ROLES: dict[str, tuple[str, ...]] = {
     "layer_norm": ("normalized_shape", "weight", "bias"),
     "rms_norm": ("normalized_shape", "weight"),
     "group_norm": ("num_groups", "weight", "bias"),
+    "multi_head_attention": (
+        "key", "value", "embed_dim_to_check", "num_heads", "in_proj_weight", "in_proj_bias", "bias_k", "bias_v",
+        "add_zero_attn", "dropout_p", "out_proj_weight", "out_proj_bias", "training", "key_padding_mask",
+        "need_weights", "attn_mask", "use_separate_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight",
+    ),
+}  # fmt: skip
+_WEIGHTS = {
+    "weight": "weight",
+    "bias": "bias",
+    "in_proj_weight": "in_proj",
+    "in_proj_bias": "in_proj_bias",
+    "q_proj_weight": "q_proj",
+    "k_proj_weight": "k_proj",
+    "v_proj_weight": "v_proj",
+    "out_proj_weight": "out_proj",
+    "out_proj_bias": "out_proj_bias",
 }
 
 
 def parameter_arguments(op: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors that a functional call takes as weight and bias, by role."""
+    """The tensors that a functional call takes as weights and biases, by role."""
     names = _PARAMETER_ROLES.get(op)
     if names is None:
         return {}
     bound = bind(names, args, kwargs)
-    return {k: v for k, v in bound.items() if isinstance(v, Tensor) and k in ("weight", "bias")}
+    return {_WEIGHTS[k]: v for k, v in bound.items() if isinstance(v, Tensor) and k in _WEIGHTS}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import fx, nn
 
@@ -17,13 +17,17 @@ from gradlint.graph.lower_draft import (
     drop_zero_states,
     fold_constants,
     fold_masks,
+    fuse_log_softmax,
     join_identities,
+    order_outputs,
     renumbered,
     resolve_writes,
     split_fused,
     stop_gradients,
 )
+from gradlint.graph.lower_elementwise import fuse_activations
 from gradlint.graph.lower_loops import fold_loops
+from gradlint.graph.lower_weights import settle_weights
 from gradlint.graph.model import InitLaw, ModelGraph, Node, Parameter
 from gradlint.graph.naming import clean_path, wrapped_paths
 from gradlint.location import Location
@@ -45,6 +49,9 @@ def lower(graph: fx.Graph, module: nn.Module, origins: Origins) -> ModelGraph:
     Name, way of tracing, confidence and input are left for the caller to fill in.
     """
     drafts = drafts_of(graph)
+    order_outputs(drafts)
+    drop_dead(drafts)
+    computed = settle_weights(graph, drafts, origins.laws)
     drop_dead(drafts)
     _mark_masks(drafts)
     cut_control(drafts)
@@ -53,8 +60,10 @@ def lower(graph: fx.Graph, module: nn.Module, origins: Origins) -> ModelGraph:
     fold_constants(drafts)
     join_identities(drafts)
     fold_masks(drafts)
+    fuse_log_softmax(drafts)
     resolve_writes(drafts)
     drop_zero_states(drafts)
+    fuse_activations(drafts)
     drop_dead(drafts)
     drafts = stop_gradients(drafts)
     drafts = renumbered(drafts)
@@ -66,7 +75,8 @@ def lower(graph: fx.Graph, module: nn.Module, origins: Origins) -> ModelGraph:
     wrapped = wrapped_paths(module)
     made_at = {clean_path(path, wrapped): place for path, place in origins.constructors.items()}
     nodes = tuple(_node(draft, axes[key], made_at) for key, draft in drafts.items())
-    return ModelGraph(type(module).__name__, nodes, parameters_of(module, origins), class_name=type(module).__name__)
+    known = replace(origins, laws={**origins.laws, **computed})
+    return ModelGraph(type(module).__name__, nodes, parameters_of(module, known), class_name=type(module).__name__)
 
 
 def _mark_masks(drafts: Drafts) -> None:

@@ -189,6 +189,39 @@ def fold_masks(drafts: Drafts) -> None:
             draft.kind = "unknown"
 
 
+def fuse_log_softmax(drafts: Drafts) -> None:
+    """x − logsumexp(x), as distributions write it, is a log-softmax."""
+    for draft in drafts.values():
+        if (draft.kind, draft.op) != ("add", "sub") or len(draft.inputs) != 2:
+            continue
+        x, total = draft.inputs
+        if drafts[total].op != "logsumexp" or drafts[total].inputs != [x] or draft.attributes:
+            continue
+        dim = drafts[total].attributes.get("dim")
+        draft.kind, draft.op, draft.inputs = "softmax", "log_softmax", [x]
+        draft.attributes = {"dim": dim[0] if isinstance(dim, list) and len(dim) == 1 else dim}
+
+
+def order_outputs(drafts: Drafts) -> None:
+    """Of several outputs those that carry a gradient, in the forward's order: the loss is taken of the first.
+
+    Classes by argmax, ids, masks and constants beside them are left out.
+    """
+    trained: set[int] = set()
+    for key, draft in drafts.items():
+        if draft.floating and draft.grad and (
+            (draft.kind == "parameter" and draft.op == "parameter")
+            or bool(draft.parameters)
+            or any(i in trained for i in draft.inputs)
+        ):  # fmt: skip
+            trained.add(key)
+    for draft in drafts.values():
+        if draft.kind == "output":
+            carrying = [i for i in draft.inputs if i in trained]
+            fed = [i for i in carrying if drafts[i].kind != "parameter"]
+            draft.inputs = fed or carrying or draft.inputs
+
+
 def resolve_writes(drafts: Drafts) -> None:
     """`x[i] = v` hands on x and v: v alone where x was an empty buffer, x alone where v is a number."""
     for draft in drafts.values():

@@ -184,8 +184,8 @@ class Recorder(OperationWalk):
             piece.meta["gradlint"] = Record(
                 f"{whole.name}:{k}",
                 "reshape",
-                "getitem",
-                {"index": str(k), "output": k},
+                "expand" if whole.op == "broadcast_tensors" else "getitem",
+                {"index": str(k), "output": k} if whole.op != "broadcast_tensors" else {},
                 path=whole.path,
                 class_name=whole.class_name,
                 operands=[whole.operands[k]] if whole.op == "broadcast_tensors" else [node],
@@ -221,10 +221,14 @@ class Recorder(OperationWalk):
         roles = set(call.parameters.values()) if call.module is None else set()
         found = []
         for tensor in self._data(call):
-            if roles and self.namer.parameter(tensor) in roles:
+            if roles and self._weight(tensor) in roles:
                 continue
             found.append(self._source(tensor))
         return found
+
+    def _weight(self, tensor: Tensor) -> str | None:
+        with torch._C.DisableTorchFunction():
+            return self.weight_name(tensor)
 
     def _data(self, call: OperationCall) -> list[Tensor]:
         """The tensors that carry data into a call: no running statistics, no masks of an attention."""

@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,10 @@ from torch import fx, nn
 from gradlint.graph.frames import is_user_file, location_of
 from gradlint.graph.inputs import InputSpecError, ModelInput, describe, parse_spec
 from gradlint.graph.lower import Origins, lower
-from gradlint.graph.model import ModelGraph
+from gradlint.graph.model import ModelGraph, Node
 from gradlint.graph.record import Recorder, TooLongError, ValueAskedError, needs_values
+from gradlint.graph.trace_lazy import default_laws, is_lazy, lazy_names, sized
+from gradlint.graph.trace_parametrized import effective_laws
 from gradlint.graph.trace_search import MAX_ATTEMPTS, candidates, corrections
 from gradlint.graph.trace_symbolic import symbolic_graph
 from gradlint.location import Location
@@ -80,8 +83,12 @@ def trace_model(built: BuiltModel, hint: InputHint | None = None) -> Traced:
     Raises TraceError.
     """
     hint = hint or InputHint()
-    origins = Origins(built.laws, built.constructors, built.aliases, built.frozen_by)
-    traced = _trace(built.module, hint, origins, built.root, built.factory if built.rebuild else None)
+    factory = built.factory if built.rebuild else None
+    laws = {**built.laws, **effective_laws(built.module, built.laws, factory)}
+    origins = Origins(laws, built.constructors, built.aliases, built.frozen_by)
+    traced = _trace(built.module, hint, origins, built.root, factory)
+    if lazy_names(built.module) and built.rebuild is not None and traced.spec is not None:
+        built.rebuild = partial(sized, built.rebuild, traced.spec)
     graph = traced.graph
     traced.graph = replace(
         graph,
@@ -128,9 +135,15 @@ def to_meta(module: nn.Module) -> nn.Module:
     """A copy of a module whose parameters and buffers take no memory."""
     memo: dict[int, Any] = {}
     for p in module.parameters():
-        memo[id(p)] = nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=p.requires_grad)
+        memo[id(p)] = (
+            nn.UninitializedParameter(p.requires_grad, "meta")
+            if is_lazy(p)
+            else nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=p.requires_grad)
+        )
     for b in module.buffers():
-        memo[id(b)] = torch.empty_like(b, device="meta")
+        memo[id(b)] = (
+            nn.parameter.UninitializedBuffer(device="meta") if is_lazy(b) else torch.empty_like(b, device="meta")
+        )
     try:
         return copy.deepcopy(module, memo)
     except Exception as error:
@@ -151,7 +164,8 @@ def _trace(
     module.train()
     fixed = given or _given(hint)
     try:
-        run = _search(module, [fixed] if fixed else candidates(module, hint.sample), root, factory, fixed is not None)
+        guesses = (spec.drawn_as(hint.law, hint.sample) for spec in candidates(module, hint.sample))
+        run = _search(module, [fixed] if fixed else guesses, root, factory, fixed is not None)
     except TraceError as failure:
         if fixed is not None:
             raise
@@ -182,7 +196,7 @@ def _search(
     first: list[ModelInput] = []
     for spec, recorder, outcome in _attempts(module, specs, root, fixed, tried):
         if outcome is None:
-            return _Run(recorder, spec, module, "recording")
+            return _Run(recorder, spec, recorder.model, "recording")
         first = [*first, spec][:REAL_ATTEMPTS]
         if isinstance(outcome, ValueAskedError):
             run = _with_values(module, spec, root, factory)
@@ -210,6 +224,7 @@ def _search(
 def _attempts(
     module: nn.Module, specs: Iterable[ModelInput], root: str, fixed: bool, tried: set[str]
 ) -> Iterator[tuple[ModelInput, Recorder, Exception | None]]:
+    lazy = bool(lazy_names(module))
     for first in specs:
         queue = [first]
         rounds = 0
@@ -219,7 +234,8 @@ def _attempts(
                 continue
             tried.add(repr(spec))
             rounds += 1
-            recorder = Recorder(module, root)
+            # A lazy module takes its sizes from its first call, the failed ones too.
+            recorder = Recorder(to_meta(module) if lazy else module, root)
             outcome = _outcome(recorder, spec, "meta")
             yield spec, recorder, outcome
             if outcome is not None and not fixed:
@@ -266,7 +282,7 @@ def _with_values(
 ) -> _Run | Exception:
     """Run a model that asks tensors for their values: for real if it is small enough, else by guesses."""
     failure: Exception | None = None
-    if factory is not None and sum(p.numel() for p in module.parameters()) <= MAX_REAL_PARAMETERS:
+    if factory is not None and sum(0 if is_lazy(p) else p.numel() for p in module.parameters()) <= MAX_REAL_PARAMETERS:
         try:
             real = factory(0).train()
         except Exception as error:
@@ -286,6 +302,7 @@ def _with_values(
 
 
 def _lowered(run: _Run, origins: Origins) -> Traced:
+    origins = replace(origins, laws={**default_laws(run.module, origins.laws), **origins.laws})
     graph = lower(run.recorder.graph, run.module, origins)
     notes = []
     guesses = sorted(set(run.recorder.guesses))
@@ -293,6 +310,7 @@ def _lowered(run: _Run, origins: Origins) -> Traced:
         notes.append(f"values were guessed for {', '.join(guesses)}")
     graph = replace(
         graph,
+        nodes=_drawn_inputs(graph.nodes, run.spec),
         traced_by=run.traced_by,
         confidence="low" if run.traced_by == "recording (guessed)" else "high",
         notes=tuple(notes),
@@ -300,6 +318,16 @@ def _lowered(run: _Run, origins: Origins) -> Traced:
         batch_size=run.spec.batch_size,
     )
     return Traced(graph, run.module, run.spec, run.recorder.graph)
+
+
+def _drawn_inputs(nodes: tuple[Node, ...], spec: ModelInput) -> tuple[Node, ...]:
+    """The nodes with the laws that the spec says of the inputs, where it says more than the type does."""
+    items = [item for item in spec.items if item.law != "value" for _ in range(max(1, item.copies))]
+    inputs = [n for n in nodes if n.kind == "input"]
+    if len(items) != len(inputs):
+        return nodes
+    laws = {n.id: i.law for n, i in zip(inputs, items, strict=True) if i.law == "uniform01"}
+    return tuple(replace(n, attributes={**n.attributes, "law": laws[n.id]}) if n.id in laws else n for n in nodes)
 
 
 def _symbolic(module: nn.Module, origins: Origins, failure: TraceError) -> Traced:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -200,6 +201,15 @@ def leaf_class(module: nn.Module) -> type[nn.Module] | None:
     return None
 
 
+def base_kind(module: nn.Module) -> Kind | None:
+    """The kind of the torch.nn layer that a module with a forward of its own is derived from, or None."""
+    for cls in type(module).__mro__:
+        if cls.__module__.startswith("torch.nn.modules") and cls.__name__ in _LEAVES:
+            kind, op, read = _LEAVES[cls.__name__]
+            return Kind(kind, op, {k: v for k, v in read(module).items() if v is not None})
+    return None
+
+
 def module_kind(module: nn.Module) -> Kind | None:
     """The kind of a module that is one operation, or None for containers and the user's own modules."""
     cls = leaf_class(module)
@@ -216,17 +226,22 @@ _ROLES = {
     "v_proj_weight": "v_proj",
     "out_proj.weight": "out_proj",
     "out_proj.bias": "out_proj_bias",
-    "weight_v": "weight",
-    "parametrizations.weight.original1": "weight",
-    "parametrizations.bias.original1": "bias",
-    "parametrizations.weight.original0": "weight_g",
 }
+_COMPUTED = (
+    (re.compile(r"^parametrizations\.(\w+)\.original1?$"), r"\1"),
+    (re.compile(r"^parametrizations\.(\w+)\.original0$"), r"\1_g"),
+    (re.compile(r"^(weight\w*?)_(?:v|orig)$"), r"\1"),
+)
 
 
 def role(name: str) -> str:
     """What a leaf's parameter is for, by its name in the module.
 
-    The direction `v` of a weight norm stands for the weight: with g = ‖v‖, as it starts, the weight is v. Of other
-    parametrizations only the unconstrained original exists, which is not the weight.
+    The parameter that torch computes a weight from (spectral norm, weight norm, any parametrization) stands for
+    the weight; see `trace_parametrized` for its law.
     """
+    for pattern, written in _COMPUTED:
+        if pattern.match(name):
+            name = pattern.sub(written, name)
+            break
     return _ROLES.get(name, name.replace(".", "_"))

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from gradlint.graph.inputs import InputSpec, ModelInput
-from gradlint.graph.kinds import module_kind
+from gradlint.graph.kinds import base_kind, module_kind
 
 BATCH = 2
 """Samples in a traced batch: BatchNorm in training mode refuses one."""
@@ -22,6 +22,9 @@ MAX_LEAVES = 12
 """Layers, in the order of registration, whose operand may be the model's input."""
 MAX_ATTEMPTS = 80
 """Runs on meta tensors before the search gives up."""
+
+_IMAGENET_CLASSES = (1000, 1001, 21841, 21843)
+"""Of ImageNet-1k and ImageNet-21k, with and without a class for the background."""
 
 _IDS = ("ids", "token", "src", "tgt", "trg", "text", "word", "source", "target", "sentence", "seq", "idx", "index")
 _STATES = ("hidden", "state", "h0", "hx", "h_0", "memory_state", "hc", "prev_h", "carry")
@@ -43,7 +46,7 @@ def facts_of(module: nn.Module) -> Facts:
     """Read the weighted leaves in the order in which they were registered, and the forward's parameters."""
     facts = Facts()
     for path, m in module.named_modules():
-        kind = module_kind(m)
+        kind = module_kind(m) or base_kind(m)
         if kind is not None and kind.kind in (
             "linear", "conv", "conv_transpose", "embedding", "recurrent", "attention", "normalization",
         ):  # fmt: skip
@@ -71,6 +74,7 @@ def candidates(module: nn.Module, sample: Sequence[int] | None = None) -> Iterat
     """Inputs to try, the likeliest first. `sample` is the shape of one sample of the script's data set."""
     facts = facts_of(module)
     yield from _from_config(module)
+    yield from _from_timm(module)
     parameters = facts.required or facts.optional[:1]
     if not parameters:
         yield ModelInput((_spec(None, (BATCH, 3, 32, 32)),)) if facts.variadic else ModelInput(())
@@ -244,6 +248,9 @@ def _image_sizes(leaf: nn.Module, module: nn.Module) -> list[int]:
         return [int(default["input_size"][-1])]
     kernel, stride = getattr(leaf, "kernel_size", (3,)), getattr(leaf, "stride", (1,))
     channels = getattr(leaf, "in_channels", 3)
+    heads = [m.out_features for m in module.modules() if isinstance(m, nn.Linear)]
+    if channels == 3 and heads and heads[-1] in _IMAGENET_CLASSES:
+        return [224, 299, 256, 64, 32]
     if channels == 1:
         return [28, 32, 64, 224]
     if max(kernel) >= 7 or max(stride) >= 2:
@@ -254,7 +261,8 @@ def _image_sizes(leaf: nn.Module, module: nn.Module) -> list[int]:
 def _of_leaf(leaf: nn.Module, kind: str, a: dict[str, Any], module: nn.Module) -> Iterator[InputSpec]:
     match kind:
         case "conv" | "conv_transpose":
-            channels, rank = a.get("in_channels") or 1, int(a["op"][-2])
+            rank = int(a["op"][-2])
+            channels = a.get("in_channels") or (3 if rank == 2 else 1)
             if kind == "conv_transpose":
                 sizes = [1, 4, 8, 16]
             elif rank == 2:
@@ -263,13 +271,15 @@ def _of_leaf(leaf: nn.Module, kind: str, a: dict[str, Any], module: nn.Module) -
                 sizes = [128, 1024, 16, 16000] if rank == 1 else [16, 32, 64, 112]
             for size in sizes:
                 yield _spec(None, (BATCH, channels, *[size] * rank))
+            if not a.get("in_channels") and rank == 2:
+                yield _spec(None, (BATCH, 1, 28, 28))
             if rank == 1:
                 yield _spec(None, (BATCH, 128, channels))
                 yield _spec(None, (BATCH, 128))
             if rank == 2 and channels == 1:
                 yield _spec(None, (BATCH, 28, 28))
         case "linear":
-            width = a.get("in_features") or 1
+            width = a.get("in_features") or 64
             yield _spec(None, (BATCH, width))
             yield _spec(None, (BATCH, 16, width))
             for channels in (1, 3):
@@ -345,6 +355,14 @@ def _from_config(module: nn.Module) -> Iterator[ModelInput]:
     yield ModelInput((replace(tokens, name="input_ids"),))
 
 
+def _from_timm(module: nn.Module) -> Iterator[ModelInput]:
+    """The input of a timm model, after the configuration that it carries."""
+    config = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None)
+    size = config.get("input_size") if isinstance(config, dict) else None
+    if isinstance(size, (tuple, list)) and len(size) == 3 and all(isinstance(s, int) for s in size):
+        yield ModelInput((_spec(None, (BATCH, *size)),))
+
+
 # ---- corrections -----------------------------------------------------------------------------------------------
 
 _Correct = Callable[[re.Match[str], InputSpec], list[tuple[int, ...]]]
@@ -398,6 +416,11 @@ def _channels(found: re.Match[str], item: InputSpec) -> list[tuple[int, ...]]:
     return [(item.shape[0], wanted, *item.shape[2:])] if len(item.shape) > 2 else [(item.shape[0], wanted)]
 
 
+def _coloured(found: re.Match[str], item: InputSpec) -> list[tuple[int, ...]]:
+    """A convolution on meta does not say how many channels it wants."""
+    return [(item.shape[0], c, *item.shape[2:]) for c in (3, 1)] if len(item.shape) == 4 else []
+
+
 def _last(found: re.Match[str], item: InputSpec) -> list[tuple[int, ...]]:
     wanted = int(found["want"])
     return [(*item.shape[:-1], wanted)] if item.shape and item.dtype.startswith("float") else []
@@ -446,6 +469,7 @@ _CORRECTIONS: list[tuple[str, _Correct]] = [
     (r"cannot be multiplied \(\d+x(?P<got>\d+) and (?P<want>\d+)x\d+\)", _features),
     (r"same reduction dim, but got \[\d+, (?P<got>\d+)\] X \[(?P<want>\d+), \d+\]", _features),
     (r"to have (?P<want>\d+) channels, but got \d+ channels", _channels),
+    (r"Invalid channel dimensions", _coloured),
     (r"running_mean should contain \d+ elements not (?P<want>\d+)", _channels),
     (r"must be equal to input_size\. Expected (?P<want>\d+), got \d+", _last),
     (r"input has inconsistent input_size: got \d+,? expected (?P<want>\d+)", _last),

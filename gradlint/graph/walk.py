@@ -20,6 +20,7 @@ from gradlint.graph.kinds import (
     role,
 )
 from gradlint.graph.naming import Namer
+from gradlint.graph.trace_custom import Faithful, plain_forward
 from gradlint.location import Location
 
 VALUES = frozenset(["__bool__", "item", "tolist", "__int__", "__float__", "__index__", "numpy", "__complex__"])
@@ -76,6 +77,7 @@ class OperationWalk(TorchFunctionMode):
         self._stack: list[nn.Module] = []
         self._paths: list[str] = []
         self._inside = 0
+        self._faithful = Faithful()
         self._restore: list[Callable[[], None]] = []
 
     # ---- what subclasses override ---------------------------------------------------------------------------
@@ -239,15 +241,23 @@ class OperationWalk(TorchFunctionMode):
                 pass
             case _:
                 return None
-        name = self.namer.parameter(weight) if isinstance(weight, Tensor) and weight.dim() == 2 else None
+        name = self.weight_name(weight) if isinstance(weight, Tensor) and weight.dim() == 2 else None
         if name is None:
             return None
+        transposed = self.namer.parameter(weight) is not None
         roles = {"weight": name}
         bias_name = self.namer.parameter(bias) if isinstance(bias, Tensor) else None
         if bias_name is not None:
             roles["bias"] = bias_name
         sizes = {"in_features": int(weight.shape[0]), "out_features": int(weight.shape[1])}
-        return Kind("linear", "linear", {**sizes, "bias": bias is not None, "transposed": True}), roles
+        return Kind("linear", "linear", {**sizes, "bias": bias is not None, "transposed": transposed}), roles
+
+    def weight_name(self, weight: Tensor) -> str | None:
+        """The name of a parameter, or of that of which a matrix is the transpose (`W.T`)."""
+        base = weight._base
+        if base is not None and _is_transposed(weight, base):
+            return self.namer.parameter(base)
+        return self.namer.parameter(weight)
 
     def _custom_function(
         self,
@@ -261,6 +271,13 @@ class OperationWalk(TorchFunctionMode):
         if cls.__module__ == "torch.utils.checkpoint" and args and callable(args[0]):
             # Recomputation hides the operations inside; without it the result is the same.
             return args[0](*args[2:])
+        self._inside += 1
+        try:
+            derived = self._faithful(cls, original, args)
+        finally:
+            self._inside -= 1
+        if derived:
+            return plain_forward(cls)(*args, **kwargs)
         op = cls.__name__
         call = OperationCall(
             self.namer.function_call(op.lower()),
@@ -303,6 +320,13 @@ _SILENT |= frozenset(["is_tensor", "nelement", "ndimension", "__setstate__", "is
 _SILENT |= frozenset(["_make_subclass", "as_subclass", "set_", "resize_", "__delattr__", "is_signed", "is_inference"])
 
 
+def _is_transposed(weight: Tensor, base: Tensor) -> bool:
+    """Whether a view is the whole of a matrix on its side."""
+    if base.dim() != 2 or tuple(base.shape) != tuple(weight.shape)[::-1]:
+        return False
+    return bool(base.stride() == weight.stride()[::-1] and base.storage_offset() == weight.storage_offset())
+
+
 def tensors_in(value: Any) -> Iterator[Tensor]:
     """The tensors inside nested lists, tuples, dicts and dataclass-like outputs, in order."""
     match value:
@@ -323,4 +347,6 @@ def _materialize(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
     infer = getattr(module, "_infer_parameters", None)
     if infer is None or not getattr(module, "has_uninitialized_params", lambda: False)():
         return
-    infer(module, args, kwargs) if kwargs else infer(module, args)
+    with torch._C.DisableTorchFunction():
+        infer(module, args, kwargs) if kwargs else infer(module, args)
+    module.__dict__["_gradlint_lazy"] = True
