@@ -1,4 +1,6 @@
-"""CPU time of the source pass over folders, as a ratio to bare `libcst.parse_module` over the same relevant files.
+"""CPU time of the source pass (facts and models) over folders, as a ratio to bare `libcst.parse_module`.
+
+Both see the same relevant files, in one process.
 
 python benchmarks/source_speed.py FOLDER...
 """
@@ -11,8 +13,9 @@ from pathlib import Path
 
 import libcst
 
-from gradlint.source.project import Project, UnreadableError, decode
+from gradlint.source.project import Project, SourceFile, UnreadableError, decode
 from gradlint.source.read import read_script
+from gradlint.source.reader import read_models
 from gradlint.source.relevance import is_relevant
 
 
@@ -21,10 +24,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", type=Path, nargs="+")
     options = parser.parse_args()
-    print(f"{'folder':40}{'files':>7}{'libcst s':>10}{'source s':>10}{'ratio':>8}")
-    totals = [0.0, 0.0]
+    print(f"{'folder':40}{'files':>7}{'libcst s':>10}{'facts s':>10}{'models s':>10}{'ratio':>8}")
+    totals = [0.0, 0.0, 0.0]
     for folder in options.folders:
-        parsed = read = 0.0
+        parsed = read = modelled = 0.0
         count = 0
         project = Project(folder)
         for path in sorted(folder.rglob("*.py")):
@@ -39,12 +42,21 @@ def main() -> None:
                 start = time.process_time()
                 read_script(path, project)
                 read += time.process_time() - start
+                start = time.process_time()
+                known = project.file(path)
+                read_models(known or SourceFile(str(path), text, project.module_name(path)), project)
+                modelled += time.process_time() - start
             except (SyntaxError, UnreadableError, libcst.ParserSyntaxError):
                 continue
             count += 1
-        totals = [totals[0] + parsed, totals[1] + read]
-        print(f"{folder.name[:39]:40}{count:>7}{parsed:>10.2f}{read:>10.2f}{read / parsed if parsed else 0:>8.2f}")
-    print(f"{'all':47}{totals[0]:>10.2f}{totals[1]:>10.2f}{totals[1] / max(totals[0], 1e-9):>8.2f}")
+        totals = [t + s for t, s in zip(totals, (parsed, read, modelled), strict=True)]
+        print(_row(folder.name, count, parsed, read, modelled))
+    print(_row("all", 0, *totals))
+
+
+def _row(name: str, count: int, parsed: float, read: float, modelled: float) -> str:
+    ratio = (read + modelled) / max(parsed, 1e-9)
+    return f"{name[:39]:40}{count or '':>7}{parsed:>10.2f}{read:>10.2f}{modelled:>10.2f}{ratio:>8.2f}"
 
 
 if __name__ == "__main__":

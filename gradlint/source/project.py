@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import io
+import re
 import tokenize
 import warnings
 from collections import OrderedDict
@@ -13,6 +14,9 @@ from pathlib import Path
 
 MAX_BYTES = 4 << 20
 """A hand-written source file is smaller than this; larger ones are generated and skipped."""
+
+_MAGIC = re.compile(r"^([ \t]*)(?:[!%]{1,2}[ \t]?[A-Za-z]|\w+[ \t]*=[ \t]*[!%][A-Za-z]).*$", re.MULTILINE)
+"""A line for IPython alone: a shell command, a magic, or the assignment of what one prints."""
 
 MARKERS = (".git", "pyproject.toml", "setup.py", "setup.cfg", "requirements.txt")
 
@@ -26,6 +30,7 @@ class SourceFile:
     """One file: `path` absolute and resolved, `text` decoded with universal newlines.
 
     `tree` raises SyntaxError. Columns of `ast` count UTF-8 bytes; use `column` to get characters.
+    A notebook that was saved as a script (`!pip install …` between the statements) is read without its magics.
     """
 
     path: str
@@ -37,7 +42,15 @@ class SourceFile:
         """The syntax tree, parsed once."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return ast.parse(self.text, self.path)
+            try:
+                return ast.parse(self.text, self.path)
+            except SyntaxError as error:
+                if not _MAGIC.search(self.text):
+                    raise
+                try:
+                    return ast.parse(_MAGIC.sub(r"\1pass", self.text), self.path)
+                except SyntaxError:
+                    raise error from None
 
     @cached_property
     def lines(self) -> list[str]:
