@@ -343,6 +343,8 @@ def _layers(
 ) -> tuple[LayerProfile, ...]:
     nodes = [n for n in walk.graph.nodes if n.parameters and (n.kind in WEIGHTED or n.kind == "embedding")]
     hidden = [n.id for n in nodes if n.kind in WEIGHTED and _flows(gradient_at[n.id]) and n.id != walk.root]
+    direct = _carried_by_values(walk)
+    hidden = [i for i in hidden if direct[i]] or hidden
     reference = gradient_at[hidden[-1]] if hidden else None
     rows = []
     for node in nodes:
@@ -368,6 +370,19 @@ def _layers(
             )
         )
     return tuple(rows)
+
+
+def _carried_by_values(walk: Walk) -> list[bool]:
+    """Nodes whose output reaches the loss as values, not only as the scores of an attention."""
+    found = [False] * len(walk.graph.nodes)
+    if walk.root is not None:
+        found[walk.root] = True
+    for node in reversed(walk.graph.nodes):
+        if not found[node.id] or (node.kind == "softmax" and node.id != walk.root):
+            continue
+        for i in node.inputs[2:3] if node.kind == "attention" and len(node.inputs) > 2 else node.inputs:
+            found[i] = True
+    return found
 
 
 def _flows(norm: float | None) -> bool:

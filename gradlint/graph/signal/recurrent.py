@@ -221,7 +221,7 @@ def _rnn(site: Site, z: Signal, entry: Entry) -> tuple[Signal, float, Parts]:
 
 def _lstm(site: Site, z: Signal, entry: Entry) -> tuple[Signal, float, Parts]:
     """q_c = E f²·q_c + E i²·E g² + 2 E f·E i·E g c, q_h = E o²·E tanh(c)²; the cross term
-    E g c = E i·s_g·E g²/(1 − E f) is what inputs that persist over time (a bias, a layer below) add up to in the cell."""
+    E g c = E i·s_g·E g²/(1 − E f) is what inputs that persist over time (a bias, a layer below) add up to."""
     gate, shared = _gate(z, _SIGMOID)
     forget, _ = _gate(z, _SIGMOID, entry.shift) if entry.shift else (gate, shared)
     new, g = _gate(z, _TANH)
