@@ -351,7 +351,7 @@ def _write(probed: Probed, form: str, file: Path | None, before: dict[str, Any] 
         from rich.console import Console
 
         console = Console()
-        text = render(probed, before, console.is_terminal and not console.no_color, max(100, console.width))
+        text = render(probed, before, console.is_terminal and not console.no_color, max(120, console.width))
     if file is None:
         click.echo(text, nl=False)
         return True

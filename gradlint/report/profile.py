@@ -28,6 +28,9 @@ from gradlint.result import CheckedModel, Result
 BAR = 10
 """Characters of a bar."""
 
+NAME = 24
+"""Characters of a layer's name before it folds."""
+
 FEWEST_DECADES = 3.0
 """Decades that the bars span at the least, so that a healthy net does not look ragged."""
 
@@ -206,9 +209,12 @@ def _table(entry: dict[str, Any], before: dict[str, Any] | None) -> Table:
     columns += [("predicted", "right"), ("", "left"), ("measured", "right"), ("", "left")]
     columns += [("before", "right")] if before else []
     columns += [("‖∂L/∂W‖", "right"), ("sat.", "right"), ("dead", "right"), ("‖Δw‖/‖w‖", "right")]
+    longest = max((len(x["name"]) for x in entry["layers"]), default=0)
     for heading, justify in columns:
-        # Where the terminal is narrow the names fold and the numbers stay.
-        table.add_column(heading, justify=justify, no_wrap=heading != "layer", overflow="fold")  # type: ignore[arg-type]
+        # Where the terminal is narrow long names fold and the numbers stay.
+        name = heading == "layer"
+        least = min(longest, NAME) if name else None
+        table.add_column(heading, justify=justify, no_wrap=not name, overflow="fold", min_width=least)  # type: ignore[arg-type]
     for layer in entry["layers"]:
         expected, seen = layer["predicted"], layer["measured"] or {}
         style = COLOURS[Severity(layer["severity"]) if layer["severity"] else None] if layer["measured"] else "dim"

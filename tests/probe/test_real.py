@@ -131,3 +131,51 @@ def test_scripts_that_do_not_train_say_so_in_a_line(tmp_path, text, reason):
     outcome = run_script(script(tmp_path, text), seconds=4 if "while" in text else 60)
     assert outcome.watched == ()
     assert reason in outcome.failed and "\n" not in outcome.failed
+
+
+TWO_PHASES = HEAD + textwrap.dedent(
+    """
+    body = nn.Linear(8, 8)
+    first = torch.optim.SGD(body.parameters(), lr=0.01)
+    for _ in range(5):
+        first.zero_grad()
+        body(torch.randn(16, 8)).square().mean().backward()
+        first.step()
+        print("RATE", first.param_groups[0]["lr"])
+    net = nn.Sequential(body, nn.ReLU(), nn.Linear(8, 2))
+    second = torch.optim.Adam(
+        net.parameters(),
+        lr=0.5,
+    )
+    for _ in range(50):
+        second.zero_grad()
+        net(torch.randn(16, 8)).square().mean().backward()
+        second.step()
+    """
+)
+
+
+def test_the_optimizer_that_is_asked_for_is_watched_alone(tmp_path):
+    path = script(tmp_path, TWO_PHASES)
+    line = TWO_PHASES.splitlines().index("second = torch.optim.Adam(") + 1
+    outcome = run_script(path, steps=3, learning_rate=1e-3, optimizer=(str(path), line, line + 3), seconds=60)
+    assert outcome.failed is None, outcome.output
+    (seen,) = outcome.watched
+    assert (seen.optimizer, seen.learning_rates, len(seen.measurement.losses)) == ("Adam", (1e-3,), 3)
+    # What comes before it is trained as the script says.
+    assert outcome.output.count("RATE 0.01") == 5
+
+
+def test_the_live_graph_knows_its_lines_and_present_weights(tmp_path):
+    outcome = run_script(script(tmp_path, LOOP), ["0.1"], seconds=60)
+    graph = outcome.watched[0].graph
+    layer = next(n for n in graph.nodes if n.name == "a")
+    assert (
+        layer.best_location.line
+        == LOOP.splitlines().index(
+            "        self.a, self.b, self.drop = nn.Linear(8, 16), nn.Linear(16, 3), nn.Dropout(0.5)"
+        )
+        + 1
+    )
+    law = graph.weight_law(layer)
+    assert law.origin == "measured" and law.std == pytest.approx((1 / (3 * 8)) ** 0.5, rel=0.2)
