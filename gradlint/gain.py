@@ -89,6 +89,7 @@ def named(law: InitLaw) -> str:
         case "constant":
             return f"constant init {law.mean:.2g}" if law.mean is not None else "constant init"
         case _ if law.std is not None:
-            return f"{law.distribution.replace('_', ' ')} init with std {law.std:.2g}"
+            mean = f"mean {law.mean:.2g} and " if law.mean and abs(law.mean) > law.std / 10 else ""
+            return f"{law.distribution.replace('_', ' ')} init with {mean}std {law.std:.2g}"
         case _:
             return f"{law.distribution.replace('_', ' ')} init"

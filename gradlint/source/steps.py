@@ -27,7 +27,7 @@ _ADVERSARIAL = re.compile(
     r"discriminator|generator|net_?[dg]\b|optimizer_?[dg]\b|\b[dg]_(loss|optim\w*|opt|solver)|adversarial|gan_loss|loss_?[DG]\b"
 )
 _LENGTH_NAMES = re.compile(
-    r"^(seq_?len\w*|sequence_?length|max_?len\w*|bptt|bptt_len|chunk_len|time_?steps?|n_?steps|seq_length|T|max_length"
+    r"^(seq_?len\w*|sequence_?length|max_?len\w*|bptt|bptt_len|chunk_len|time_?steps?|n_?steps?|seq_length|T|max_length"
     r"|num_steps|window\w*|seq_size|pad_size|lookback|look_back|chunk_size)$",
     re.IGNORECASE,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from gradlint.graph.topology import topology
+from gradlint.graph.topology_branches import closing_layers, unnormalized_branches
 from gradlint.graph.topology_paths import feeds, in_normalized_branch, longest_run, stacks
 from tests.rules.build import Net
 
@@ -298,3 +299,38 @@ def test_large_graphs_stay_fast():
 def _with_head(net: Net):
     net.linear(10)
     return net.graph()
+
+
+def test_the_last_layer_of_a_branch_closes_it_and_its_projection_does_not():
+    net = Net()
+    x = net.linear()
+    net.linear(128)
+    net.act("relu")
+    branch = net.linear(128)
+    shortcut = net.linear(128, at=x)
+    net.add(branch, shortcut)
+    assert closing_layers(net.graph()) == {branch}
+
+
+def test_a_layer_behind_whose_output_an_activation_stands_closes_nothing():
+    net = Net()
+    x = net.linear()
+    net.linear(at=x)
+    net.add(x, net.act("relu"))
+    assert closing_layers(net.graph()) == frozenset()
+
+
+def test_a_norm_inside_the_branch_or_behind_the_sum_normalises_it():
+    def net(inside, behind):
+        built = Net()
+        x = built.linear()
+        if inside:
+            built.norm(at=x)
+        y = built.linear() if inside else built.linear(at=x)
+        built.add(x, y)
+        if behind:
+            built.norm()
+        built.linear(10)
+        return unnormalized_branches(built.graph(), frozenset({y}))
+
+    assert [net(False, False), net(True, False), net(False, True)] == [True, False, False]

@@ -172,6 +172,45 @@ def test_small_init_on_a_residual_branch_is_fixup():
     assert check(RectifierInit(), headed(net)) == []
 
 
+def residual(closing, blocks=12):
+    """Residual ReLU blocks without norm: an N(0, 0.01) layer, then one of the law `closing`."""
+    net = Net()
+    x = net.linear(law=he_law(64, 64))
+    for _ in range(blocks):
+        net.linear(law=normal_law(0.01, 64, 64, line=7), at=x)
+        net.act("relu")
+        x = net.add(x, net.linear(law=closing))
+        x = net.act("relu")
+    return headed(net)
+
+
+def test_zero_start_of_a_branch_is_right_whatever_the_prediction():
+    zero = InitLaw("constant", 0.0, 0.0, 64, 64, 0.0, "explicit", "zeros_", location=Location("train.py", 90))
+    found = check(RectifierInit(), residual(zero), -1.0)
+    assert [f.location.line for f in found] == [7]
+
+
+def test_remedy_of_a_net_with_bare_skips_keeps_its_branches_small():
+    (finding,) = check(RectifierInit(), residual(normal_law(0.01, 64, 64, line=7)), -1.0)
+    (remedy,) = [e for e in RectifierInit().experiments(finding) if e.kind == "reinit"]
+    assert (remedy.law, remedy.branch_scale) == ("kaiming_residual", 0.2)
+    assert "residual branch" in finding.help
+    (plain,) = check(RectifierInit(), headed(Net().dense(9, "relu", law=normal_law(0.01, 64, 64))), -1.0)
+    assert [e.law for e in RectifierInit().experiments(plain) if e.kind == "reinit"] == ["kaiming"]
+
+
+def test_a_single_hidden_layer_within_a_decade_of_he_is_silent():
+    assert check(RectifierInit(), headed(Net().dense(1, "relu", law=normal_law(0.05, 64, 64)))) == []
+    assert check(RectifierInit(), headed(Net().dense(1, "relu", law=normal_law(0.005, 64, 64)))) != []
+
+
+def test_a_rectifier_behind_the_head_does_not_make_it_hidden():
+    net = Net().dense(2, "relu", law=he_law(64, 64))
+    net.linear(10, law=normal_law(0.001, 64, 10))
+    net.act("relu")
+    assert check(RectifierInit(), net.graph()) == []
+
+
 def test_shallow_default_init_is_silent():
     assert check(RectifierInit(), headed(Net().dense(5, "relu")), -0.39) == []
 
