@@ -3,6 +3,7 @@
 import pytest
 
 torch = pytest.importorskip("torch")
+pytest.importorskip("rich")
 
 from torch import nn  # noqa: E402
 
