@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.abc
 import importlib.machinery
 import json
+import os
 import re
 import sys
 import types
@@ -15,7 +17,7 @@ from typing import Any
 from gradlint.graph.build_error import BuildError
 from gradlint.graph.frames import user_location
 from gradlint.graph.laws import LawRecorder
-from gradlint.graph.stubs import Checkpoint
+from gradlint.graph.stubs import Checkpoint, Tokenizer, Unknown
 
 _FAMILIES = (
     ("distilroberta", "roberta"),
@@ -65,13 +67,19 @@ def family_of(name: str) -> str | None:
 class LibraryPatches(importlib.abc.MetaPathFinder):
     """Patches libraries of pretrained models as soon as they are imported."""
 
-    def __init__(self, recorder: LawRecorder | None, notes: list[str], root: str) -> None:
+    def __init__(self, recorder: LawRecorder | None, notes: list[str], root: str, folders: Sequence[str] = ()) -> None:
         self.recorder = recorder
         self.notes = notes
         self.root = root
+        self.folders = [Path(f) for f in dict.fromkeys([*folders, root])]
         self._patches: dict[str, Callable[[types.ModuleType], None]] = {
             "torchvision.models._api": self._torchvision,
             "timm.models._builder": self._timm,
+            "timm.models._factory": self._timm_factory,
+            "transformers.configuration_utils": self._transformers_configurations,
+            "transformers.models.auto.configuration_auto": self._transformers_auto_configurations,
+            "transformers.tokenization_utils_base": self._transformers_tokenizers,
+            "transformers.models.auto.tokenization_auto": self._transformers_auto_tokenizers,
             "transformers.modeling_utils": self._transformers_models,
             "transformers.models.auto.auto_factory": self._transformers_auto,
         }
@@ -116,11 +124,26 @@ class LibraryPatches(importlib.abc.MetaPathFinder):
         module.load_pretrained = lambda model, *_, **__: self.mark(model)
         module.load_custom_pretrained = lambda model, *_, **__: self.mark(model)
 
+    def _timm_factory(self, module: Any) -> None:
+        """A name on the hub ("hf_hub:timm/resnet18.a1_in1k") is that of the architecture, which timm knows itself."""
+        create = _original(module.create_model)
+
+        def create_model(model_name: str, *arguments: Any, **keywords: Any) -> Any:
+            source, colon, name = str(model_name).partition(":")
+            known = name.rpartition("/")[2] if colon and source.replace("-", "_") == "hf_hub" else model_name
+            return create(known, *arguments, **keywords)
+
+        create_model.gradlint_original = create  # type: ignore[attr-defined]
+        for loaded in ("timm.models._factory", "timm.models", "timm"):
+            if hasattr(sys.modules.get(loaded), "create_model"):
+                sys.modules[loaded].create_model = create_model  # type: ignore[attr-defined]
+
     def _transformers_models(self, module: Any) -> None:
         patches = self
 
         def from_pretrained(cls: Any, /, name: Any = None, *arguments: Any, config: Any = None, **keywords: Any) -> Any:
-            found = config if config is not None else patches.configuration(name, keywords, cls.config_class)
+            found = patches.given(config, keywords)
+            found = found if found is not None else patches.configuration(name, keywords, cls.config_class)
             return patches.mark(cls(found, *[a for a in arguments if a is not None]))
 
         module.PreTrainedModel.from_pretrained = classmethod(from_pretrained)
@@ -129,35 +152,104 @@ class LibraryPatches(importlib.abc.MetaPathFinder):
         patches = self
 
         def from_pretrained(cls: Any, /, name: Any = None, *_: Any, config: Any = None, **keywords: Any) -> Any:
-            found = config if config is not None else patches.configuration(name, keywords, None)
-            return patches.mark(cls.from_config(found))
+            found = patches.given(config, keywords)
+            return patches.mark(
+                cls.from_config(found if found is not None else patches.configuration(name, keywords, None))
+            )
 
         module._BaseAutoModelClass.from_pretrained = classmethod(from_pretrained)
 
-    def configuration(self, name: Any, keywords: dict[str, Any], config_class: Any) -> Any:
+    def _transformers_configurations(self, module: Any) -> None:
+        self._configure(next(c for n in _CONFIG_CLASSES if (c := getattr(module, n, None)) is not None))
+
+    def _transformers_auto_configurations(self, module: Any) -> None:
+        self._configure(module.AutoConfig)
+
+    def _configure(self, owner: Any) -> None:
+        """`from_pretrained` of configuration classes: from this machine, else the family's default."""
+        patches, load = self, _original(owner.__dict__["from_pretrained"])
+
+        def from_pretrained(cls: Any, /, name: Any = None, *_: Any, **keywords: Any) -> Any:
+            unused = keywords.pop("return_unused_kwargs", False)
+            real = load.__get__(None, cls)
+            found = patches.configuration(name, keywords, cls if hasattr(cls, "model_type") else None, real)
+            return (found, {}) if unused else found
+
+        _replace(owner, from_pretrained, load)
+
+    def _transformers_tokenizers(self, module: Any) -> None:
+        self._tokenize(module.PreTrainedTokenizerBase)
+
+    def _transformers_auto_tokenizers(self, module: Any) -> None:
+        self._tokenize(module.AutoTokenizer)
+
+    def _tokenize(self, owner: Any) -> None:
+        """`from_pretrained` of tokenizers: from this machine, else one of which the number of words is known."""
+        patches, load = self, _original(owner.__dict__["from_pretrained"])
+
+        def from_pretrained(cls: Any, /, name: Any = None, *arguments: Any, **keywords: Any) -> Any:
+            path = patches.local(name)
+            with contextlib.suppress(Exception):
+                if Path(path).is_dir() or _in_hub_cache(path):
+                    return load.__get__(None, cls)(path, *arguments, **keywords | {"local_files_only": True})
+            return Tokenizer(f"the tokenizer of {name}", patches.configuration(name, {}, None).vocab_size)
+
+        _replace(owner, from_pretrained, load)
+
+    @staticmethod
+    def given(config: Any, keywords: dict[str, Any]) -> Any:
+        """The configuration that a call passes, or None; one whose making failed is as good as none."""
+        return None if isinstance(config, Unknown) else config
+
+    def local(self, name: Any) -> str:
+        """The path of a checkpoint's folder, which scripts name relative to themselves; else the name."""
+        text = str(name)
+        return next((str(f / text) for f in self.folders if text and (f / text).is_dir()), text)
+
+    def configuration(
+        self, name: Any, keywords: dict[str, Any], config_class: Any, load: Callable[..., Any] | None = None
+    ) -> Any:
         """The configuration of a checkpoint: from its directory, the hub's cache, or its family's defaults.
 
+        `config_class` is the class that is asked for (None: any), `load` reads one that is on this machine.
         Raises BuildError when the name tells no family.
         """
         import transformers
 
         known = {k: v for k, v in keywords.items() if k in _CONFIGURED}
-        text = str(name)
-        try:
-            if (Path(text) / "config.json").is_file():
-                kind = json.loads((Path(text) / "config.json").read_text("utf-8")).get("model_type")
-                if kind or config_class is not None:
-                    return transformers.AutoConfig.from_pretrained(text, **known)
-            return transformers.AutoConfig.from_pretrained(text, local_files_only=True, **known)
-        except (OSError, ValueError):
-            pass
-        family = family_of(text)
-        if config_class is not None and hasattr(config_class, "model_type"):
-            family = config_class.model_type or family
-        if family is None:
-            raise BuildError(f"the configuration of `{text}` is not on this machine", user_location(self.root))
-        self.notes.append(f"`{text}` is not on this machine: built with the default configuration of {family}")
+        text = self.local(name)
+        if load is None:
+            load = _original(transformers.AutoConfig.__dict__["from_pretrained"]).__get__(None, transformers.AutoConfig)
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            found = Path(text) / "config.json"
+            if not found.is_file() or json.loads(found.read_text("utf-8")).get("model_type") or config_class is None:
+                return load(text, local_files_only=True, **known)
+            return config_class.from_dict(json.loads(found.read_text("utf-8")) | known)
+        family = getattr(config_class, "model_type", None) or family_of(str(name))
+        if not family:
+            raise BuildError(f"the configuration of `{name}` is not on this machine", user_location(self.root))
+        note = f"`{name}` is not on this machine: built with the default configuration of {family}"
+        if note not in self.notes:
+            self.notes.append(note)
         return transformers.AutoConfig.for_model(family, **(_sizes(text, family) | known))
+
+
+_CONFIG_CLASSES = ("PretrainedConfig", "PreTrainedConfig")
+
+
+def _original(function: Any) -> Any:
+    """What a function was before it was patched here, in this model's build or an earlier one."""
+    return getattr(getattr(function, "__func__", function), "gradlint_original", function)
+
+
+def _in_hub_cache(name: str) -> bool:
+    hub = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser() / "hub"
+    return (hub / ("models--" + name.replace("/", "--")) / "snapshots").is_dir()
+
+
+def _replace(owner: Any, function: Any, original: Any) -> None:
+    function.gradlint_original = original
+    owner.from_pretrained = classmethod(function)
 
 
 _CONFIGURED = frozenset(

@@ -11,9 +11,12 @@ import types
 from collections.abc import Iterator, Sequence
 from functools import cache
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gradlint.graph.frames import is_user_file
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _SIZES = (
     (("class", "label", "target", "categor"), 10),
@@ -38,7 +41,7 @@ class Unknown(int):
 
     gradlint_name: str
 
-    def __new__(cls, name: str = "value", size: int | None = None) -> Unknown:
+    def __new__(cls, name: str = "value", size: int | None = None) -> Self:
         made = super().__new__(cls, invented_size(name) if size is None else size)
         made.gradlint_name = name
         return made
@@ -82,6 +85,17 @@ class Unknown(int):
 
     def __reduce__(self) -> Any:
         return Unknown, (self.gradlint_name, int(self))
+
+
+class Tokenizer(Unknown):
+    """A tokenizer that is not on this machine: as many words as its model's default configuration says."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "vocab_size":
+            return int(self)
+        if name.endswith("_token_id"):
+            return 0
+        return super().__getattr__(name)
 
 
 def _unpacked(frame: FrameType) -> int | None:

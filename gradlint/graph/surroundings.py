@@ -7,6 +7,7 @@ import contextlib
 import random
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -109,7 +110,7 @@ def surroundings(sliced: Slice, recorder: LawRecorder | None) -> Iterator[Around
     _filled_arguments(patch, around)
     if recorder is not None:
         patch(nn.Module, "__init__", _located(nn.Module.__init__, sliced.root))
-    libraries = LibraryPatches(recorder, around.notes, sliced.root)
+    libraries = LibraryPatches(recorder, around.notes, sliced.root, [str(Path(sliced.path).parent)])
     sys.meta_path.insert(0, libraries)
     sys.meta_path.append(missing)
     libraries.patch_loaded()

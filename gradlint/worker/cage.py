@@ -143,6 +143,7 @@ def _strip_environment(scratch: str) -> None:
         HF_HUB_OFFLINE="1",
         TRANSFORMERS_OFFLINE="1",
         HF_HUB_DISABLE_TELEMETRY="1",
+        HF_TOKEN_PATH=os.devnull,
         WANDB_MODE="disabled",
         MPLBACKEND="Agg",
         PYTHONDONTWRITEBYTECODE="1",

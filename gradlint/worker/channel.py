@@ -47,6 +47,8 @@ class Channel(Protocol):
 def _environment() -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if k != "PYTHONSTARTUP"}
     kept["OMP_NUM_THREADS"] = kept["MKL_NUM_THREADS"] = "1"
+    # Libraries read these when they are imported, which may be before a job's own environment is set.
+    kept.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", HF_TOKEN_PATH=os.devnull)
     kept.setdefault("OBJC_DISABLE_INITIALIZE_FORK_SAFETY", "YES")
     return kept
 

@@ -16,7 +16,7 @@ from typing import Any
 
 _COMPILER_HOOK = "torch._compile"
 
-PACKAGES = ("torch._dynamo", "torchvision", "timm", "transformers", "pytorch_lightning", "lightning")
+PACKAGES = ("torch._dynamo", "torchvision", "timm", "transformers.modeling_utils", "pytorch_lightning", "lightning")
 """Installed packages that take a second or more to import and start no threads by it."""
 
 
