@@ -1,7 +1,7 @@
 """How near the prediction comes to one forward and backward pass: prints a table by family.
 
 Truth: float64, N(0, 1) input (uniform ids), cross-entropy on random labels, mean log10 over seeds.
-Run: python benchmarks/prediction.py [--seeds 5] [--only SUBSTRING] [--verbose]
+Run: python benchmarks/prediction.py [--set development|heldout|zoo] [--seeds 5] [--only SUBSTRING] [--verbose]
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import argparse
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 
 import torch
 import torch.nn.functional as F
-from prediction_nets import BATCH, cases
+from prediction_nets import BATCH, Case
 from torch import nn
 
 from gradlint.graph.laws import LawRecorder
@@ -106,9 +107,10 @@ def compare(name: str, build: Callable[[], nn.Module], shape: tuple[int, ...], s
     row = Row(name)
     x = torch.zeros(shape[1:], dtype=torch.long) if shape[0] == 0 else torch.zeros(shape)
     graph = graph_of(build, x)
-    profile(graph, batch_size=BATCH)
+    batch = shape[1] if shape[0] == 0 else shape[0]
+    profile(graph, batch_size=batch)
     start = time.perf_counter()
-    predicted = profile(graph, batch_size=BATCH)
+    predicted = profile(graph, batch_size=batch)
     row.seconds, row.unknown = time.perf_counter() - start, predicted.unknown_ops
     runs = [measure(build, shape, seed) for seed in range(seeds)]
     row.trained = min(run[2] for run in runs)
@@ -151,15 +153,22 @@ def spread(values: list[float]) -> str:
     return f"{ordered[len(ordered) // 2]:.3f} / {ordered[int(0.9 * (len(ordered) - 1))]:.2f} / {ordered[-1]:.2f}"
 
 
+def nets(which: str) -> Iterable[Case]:
+    module = {"development": "prediction_nets", "heldout": "prediction_heldout", "zoo": "prediction_zoo"}[which]
+    found: Iterable[Case] = import_module(module).cases()
+    return found
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--seeds", type=int, default=5)
     options.add_argument("--only", default="")
+    options.add_argument("--set", default="development", choices=("development", "heldout", "zoo"))
     options.add_argument("--verbose", action="store_true")
     given = options.parse_args()
     torch.set_num_threads(1)
     families: dict[str, list[Row]] = defaultdict(list)
-    for family, name, build, shape in cases():
+    for family, name, build, shape in nets(given.set):
         if given.only not in f"{family}: {name}":
             continue
         try:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from gradlint.graph.model import ModelGraph
     from gradlint.graph.profile import Profile
+    from gradlint.graph.signal.remedy import Remedy
     from gradlint.graph.signal.whatif import Change
 
-__all__ = ["profile", "what_if"]
+__all__ = ["best_remedy", "profile", "what_if"]
 
 
 def profile(graph: ModelGraph, *, batch_size: int = 32) -> Profile:
@@ -28,3 +29,10 @@ def what_if(graph: ModelGraph, change: Change, *, batch_size: int = 32) -> Profi
     from gradlint.graph.signal.whatif import apply
 
     return profile(apply(graph, change), batch_size=batch_size)
+
+
+def best_remedy(graph: ModelGraph, found: Profile, *, batch_size: int = 32) -> Remedy | None:
+    """The single change of init, activation, norm or skips that brings the gradient of `found` back, or None."""
+    from gradlint.graph.signal.remedy import best_remedy as search
+
+    return search(graph, found, batch_size=batch_size)

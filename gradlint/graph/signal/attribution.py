@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -11,22 +12,36 @@ from gradlint.graph.model import WEIGHTED
 if TYPE_CHECKING:
     from gradlint.graph.signal.interpreter import Walk
 
-_DECADE = math.log(10.0)
-
 
 def attribute(walk: Walk, gradient_at: list[float | None]) -> tuple[tuple[int, float], ...]:
     """(node id, log10 of what the operation does to the gradient's norm), largest first, along the path that
-    carries most of the gradient from the loss back to the first weighted layer."""
+    carries most of the gradient from the loss back to the first weighted layer.
+
+    The changes add up to the whole: what a skip brings back is counted where it rejoins the path.
+    """
     path = _main_path(walk, gradient_at)
     changes = []
     for node_id, into in pairwise(path):
-        edge, site = walk.edges.get((node_id, into)), walk.sites[into]
-        own = gradient_at[node_id]
-        if edge is None or edge.zero or site is None or own is None or not math.isfinite(own):
+        own, next_one = gradient_at[node_id], gradient_at[into]
+        if own is None or next_one is None or not (math.isfinite(own) and math.isfinite(next_one)):
             continue
-        arrives = 0.5 * (edge.log_g + math.log(site.output.size)) / _DECADE
-        changes.append((node_id, arrives - own))
-    return tuple(sorted(changes, key=lambda c: (-abs(c[1]), c[0])))
+        if own != next_one:
+            changes.append((node_id, next_one - own))
+    return tuple(sorted(changes, key=lambda c: (-round(abs(c[1]), 6), c[0])))
+
+
+def leading(changes: Sequence[tuple[int, float]], share: float = 0.8) -> tuple[tuple[int, ...], float, float]:
+    """(ids of the fewest operations that make up `share` of the change, their part, the whole), log10, from
+    `Profile.attribution`; the ids in order of the graph."""
+    whole = math.fsum(change for _, change in changes)
+    part, chosen = 0.0, []
+    for node_id, change in changes:
+        if abs(part) >= share * abs(whole):
+            break
+        if change * whole > 0.0:
+            part += change
+            chosen.append(node_id)
+    return tuple(sorted(chosen)), part, whole
 
 
 def _main_path(walk: Walk, gradient_at: list[float | None]) -> list[int]:
