@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import re
 
 from rich.markdown import Markdown
 from rich.table import Table
 
-from gradlint.rule import registry
+from gradlint.rule import Rule, registry
 
 
 class UnknownRuleError(Exception):
@@ -30,7 +31,44 @@ def table() -> Table:
     """All rules: code, name, severity, what it is about."""
     shown = Table("code", "name", "severity", "finds")
     for code, rule in registry().items():
-        module = __import__(rule.__module__, fromlist=["__doc__"])
-        summary = (module.__doc__ or "").strip().splitlines()[0].partition(": ")[2].rstrip(".")
-        shown.add_row(code, rule.name, rule.severity.value, summary)
+        shown.add_row(code, rule.name, rule.severity.value, summary(rule))
     return shown
+
+
+def pages() -> dict[str, str]:
+    """The pages of the documentation site about rules, by file name: one for each rule, and the table of all."""
+    rules = registry()
+    rows = [
+        f"| [{code}]({rule.name}.md) | `{rule.name}` | {rule.severity.value} | {summary(rule)} |"
+        for code, rule in rules.items()
+    ]
+    index = [
+        "# Rules\n",
+        "`gradlint explain CODE` shows the same pages in a terminal. The severity is the rule's own; a prediction or a",
+        "measurement can raise or lower it.\n",
+        "| code | name | severity | finds |\n|---|---|---|---|",
+        *rows,
+    ]
+    return {"index.md": "\n".join(index) + "\n"} | {f"{rule.name}.md": _page(rule) for rule in rules.values()}
+
+
+def summary(rule: type[Rule]) -> str:
+    """What the rule is about, in one line."""
+    module = __import__(rule.__module__, fromlist=["__doc__"])
+    return (module.__doc__ or "").strip().splitlines()[0].partition(": ")[2].rstrip(".")
+
+
+def _page(rule: type[Rule]) -> str:
+    about = f"Since {rule.since} · {rule.severity.value} · suppress with `# gradlint: ignore[{rule.code}] -- reason`\n"
+    title, _, body = rule.documentation().partition("\n\n")
+    scripts = [
+        f"<details markdown>\n<summary>{label}</summary>\n\n```python\n{text.strip()}\n```\n\n</details>\n"
+        for label, text in (
+            ("A script that this rule finds fault with", rule.BAD),
+            ("A script that is fine", rule.GOOD),
+        )
+        if text
+    ]
+    # A Markdown list needs an empty line before it, which the docstrings leave out after a sentence.
+    spaced = re.sub(r"(?m)^(?!\s*[-*] )(\S.*)\n(?=[-*] )", r"\1\n\n", body)
+    return "\n".join([f"{title}\n", about, spaced, *scripts])

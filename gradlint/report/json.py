@@ -134,7 +134,7 @@ def _model(model: CheckedModel, result: Result) -> dict[str, Any]:
         "input": graph.input,
         "device": baseline.device if baseline else None,
         "layers": [
-            _layer(x, graph, baseline.layers.get(x.name) if baseline else None, _last(profile.layers, baseline))
+            _layer(x, graph, baseline.layers.get(x.name) if baseline else None, _last(profile.layers, baseline), result)
             for x in profile.layers
         ],
     }
@@ -150,16 +150,17 @@ def _last(layers: tuple[LayerProfile, ...], baseline: Any) -> float | None:
 
 
 def _layer(
-    layer: LayerProfile, graph: ModelGraph, seen: LayerMeasurement | None, reference: float | None
+    layer: LayerProfile, graph: ModelGraph, seen: LayerMeasurement | None, reference: float | None, result: Result
 ) -> dict[str, Any]:
     node = graph.nodes[layer.node]
     place = node.best_location
+    elsewhere = place is not None and graph.location is not None and place.path != graph.location.path
     relative = seen.gradient / reference if seen and seen.gradient is not None and reference else None
     return {
         "name": layer.name,
         "kind": layer.kind,
         "line": place.line if place else None,
-        "path": None if place is None or graph.location is None or place.path == graph.location.path else place.path,
+        "path": result.relative(place.path) if elsewhere and place else None,
         "also": list(_aliases(graph, layer.node)),
         "predicted": {
             "activation_std": power(layer.activation_std),
