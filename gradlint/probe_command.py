@@ -51,6 +51,7 @@ class ProbeError(Exception):
 @click.option("--exit-zero", is_flag=True, help="Exit 0 whatever was measured.")
 @click.option("--output-format", type=click.Choice(["text", "json"]), default="text", help="Format of the report.")
 @click.option("--output-file", "-o", type=click.Path(path_type=Path, dir_okay=False), help="Write the report there.")
+@click.option("--histograms", is_flag=True, help="Show weights and gradients by absolute value too.")
 @click.option(
     "--compare", type=click.Path(path_type=Path, dir_okay=False), help="An earlier JSON report to set beside."
 )
@@ -75,6 +76,7 @@ def _probe(
     output_format: str,
     output_file: Path | None,
     compare: Path | None,
+    histograms: bool,
     config_path: Path | None,
     **overrides: Any,
 ) -> int:
@@ -97,7 +99,7 @@ def _probe(
     except (ProbeError, ConfigError, RuleError, UnreadableError) as error:
         click.echo(f"error: {error}", err=True)
         return WRONG
-    if not _write(probed, output_format, output_file, before):
+    if not _write(probed, output_format, output_file, before, histograms):
         return WRONG
     return 1 if _fails(probed, config) and not exit_zero else 0
 
@@ -339,19 +341,19 @@ def _has_layers(model: dict[str, Any]) -> bool:
     return all(part is None or isinstance(part, dict) for part in parts)
 
 
-def _write(probed: Probed, form: str, file: Path | None, before: dict[str, Any] | None) -> bool:
+def _write(probed: Probed, form: str, file: Path | None, before: dict[str, Any] | None, histograms: bool) -> bool:
     """Write the report where it belongs; False where that failed."""
     from gradlint.report.profile import render, render_json
 
     if form == "json":
         text = render_json(probed, before)
     elif file is not None:
-        text = render(probed, before)
+        text = render(probed, before, histograms=histograms)
     else:
         from rich.console import Console
 
         console = Console()
-        text = render(probed, before, console.is_terminal and not console.no_color, max(120, console.width))
+        text = render(probed, before, console.is_terminal and not console.no_color, max(120, console.width), histograms)
     if file is None:
         click.echo(text, nl=False)
         return True

@@ -114,8 +114,9 @@ def test_two_runs_stand_side_by_side(here: Path) -> None:
     layer = {"name": "0", "predicted": {"log10_gradient": -0.2}, "measured": {"gradient": 0.0625}}
     before = {"models": [{"name": "Sequential", "loss": 0.5, "severity": "warning", "layers": [layer]}]}
     (here / "before.json").write_text(json.dumps(before))
-    result = probe("one.py", "--compare", "before.json")
+    result = probe("one.py", "--compare", "before.json", "--histograms")
     assert result.exit_code == 0, result.output
+    assert "absolute values by decade" in result.output
     assert "before: warning, loss 0.5; now loss" in result.output and "0.062" in result.output
     assert "Sequential (one.py): loss" in result.output and "real batch" in result.output
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 
+HISTOGRAM_DECADES = (-12, 4)
+"""Histograms of absolute values have one bin a decade between these powers of ten."""
+
 OVERFLOW = sys.float_info.max
 """Stands for a measured NaN or infinity, which JSON cannot carry."""
 
@@ -64,6 +67,10 @@ class LayerMeasurement:
     `activation_std`, `gradient` (norm ‖∂L/∂h‖ over the whole batch tensor, absolute), `weight_gradient`
     (norm of the parameter gradient, None for nodes without weights), `saturated`, `dead` (share of units
     that are 0 for every sample), `update_ratio` (‖Δw‖/‖w‖ under the script's optimizer).
+
+    `weight_histogram` and `gradient_histogram` are shares of the weight's (its gradient's) elements by absolute value:
+    first what is below 1e-12 (zeros too), then a bin a decade up to 1e4, then what is above or not finite. Of the
+    first seed, from a sample of the elements; empty for nodes without weights.
     """
 
     name: str
@@ -76,6 +83,8 @@ class LayerMeasurement:
     update_ratio: float | None = None
     weight_norm: float | None = None
     distinct: float | None = None
+    weight_histogram: tuple[float, ...] = ()
+    gradient_histogram: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

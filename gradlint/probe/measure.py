@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from gradlint.graph.model import WEIGHTED, ModelGraph, Node
 from gradlint.graph.walk import OperationCall, OperationWalk
 from gradlint.probe.experiment import LayerMeasurement
+from gradlint.probe.histogram import shares_by_decade
 from gradlint.probe.loss import first_tensor
 from gradlint.probe.replay import Recipe, UnknownOptimizerError, update_norms
 from gradlint.probe.rewrite import Rewrite, replace_first
@@ -173,6 +174,8 @@ class Weights:
     size: dict[int, float]
     update: dict[int, float]
     notes: tuple[str, ...] = ()
+    histogram: dict[int, tuple[float, ...]] = field(default_factory=dict)
+    gradient_histogram: dict[int, tuple[float, ...]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, module: nn.Module, gradients: Mapping[int, Tensor | None], recipe: Recipe | None) -> Weights:
@@ -194,7 +197,14 @@ class Weights:
             size={key: next(values) for key in parameters},
             update={key: next(values) for key in updates},
             notes=notes,
+            histogram=shares_by_decade(parameters),
+            gradient_histogram=shares_by_decade(reached),
         )
+
+    def shares(self, node: Node, histograms: Mapping[int, tuple[float, ...]]) -> tuple[float, ...]:
+        """The histogram of a node's largest weight; empty if none is known."""
+        found = [(p.numel(), histograms[id(p)]) for _, p in weights_of(node, self.table) if id(p) in histograms]
+        return max(found)[1] if found else ()
 
     def of(self, node: Node, norms: Mapping[int, float]) -> float | None:
         """The joint norm over a node's weights (not its biases); None if none of them is known."""
@@ -235,6 +245,8 @@ def _layer(
         update_ratio=update / size if update is not None and size else None,
         weight_norm=size,
         distinct=moments.distinct,
+        weight_histogram=weights.shares(node, weights.histogram),
+        gradient_histogram=weights.shares(node, weights.gradient_histogram),
     )
 
 

@@ -218,7 +218,9 @@ def middle(layers: Sequence[LayerMeasurement]) -> LayerMeasurement:
     """The medians over seeds, number by number, of those that are known."""
     values: dict[str, Any] = {"name": layers[0].name}
     for f in fields(LayerMeasurement):
-        if f.name != "name":
+        if f.name.endswith("histogram"):
+            values[f.name] = getattr(layers[0], f.name)
+        elif f.name != "name":
             values[f.name] = _median([v for layer in layers if (v := getattr(layer, f.name)) is not None])
     return LayerMeasurement(**values)
 

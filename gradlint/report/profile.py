@@ -17,7 +17,7 @@ from rich.text import Text
 from gradlint.finding import Outcome, Severity
 from gradlint.graph.model import ModelGraph
 from gradlint.graph.profile import Profile
-from gradlint.probe.experiment import Measurement, Measurements
+from gradlint.probe.experiment import HISTOGRAM_DECADES, Measurement, Measurements
 from gradlint.probe.judging import ABSOLUTE, Health, classify, classify_losses, finite, ratio_bands, spikes
 from gradlint.report.json import document as check_document
 from gradlint.report.numbers import short
@@ -96,6 +96,8 @@ def document(probed: Probed) -> dict[str, Any]:
                     "absolute_gradient": _known(seen.gradient),
                     "weight_norm": _known(seen.weight_norm),
                     "distinct": _known(seen.distinct),
+                    "weight_histogram": list(seen.weight_histogram) or None,
+                    "gradient_histogram": list(seen.gradient_histogram) or None,
                 }
     return base
 
@@ -161,7 +163,13 @@ def render_json(probed: Probed, before: dict[str, Any] | None = None) -> str:
     return msgspec.json.format(msgspec.json.encode(shown), indent=1).decode() + "\n"
 
 
-def render(probed: Probed, before: dict[str, Any] | None = None, colour: bool = False, width: int = 120) -> str:
+def render(
+    probed: Probed,
+    before: dict[str, Any] | None = None,
+    colour: bool = False,
+    width: int = 120,
+    histograms: bool = False,
+) -> str:
     """The document as tables; with `before`, an earlier document, the gradients of that run stand beside."""
     console = Console(
         file=io.StringIO(), force_terminal=colour, color_system="truecolor" if colour else None, width=width,
@@ -172,6 +180,8 @@ def render(probed: Probed, before: dict[str, Any] | None = None, colour: bool = 
     for entry in shown["models"]:
         console.print(_heading(entry), soft_wrap=True)
         console.print(_table(entry, earlier.get(entry["name"])))
+        if histograms:
+            console.print(_histograms(entry))
         for line in _below(entry, earlier.get(entry["name"])):
             console.print(line, soft_wrap=True)
         console.print()
@@ -239,6 +249,31 @@ def _table(entry: dict[str, Any], before: dict[str, Any] | None) -> Table:
         ]
         table.add_row(*row)
     return table
+
+
+def _histograms(entry: dict[str, Any]) -> Table:
+    """The absolute values of each layer's weight and its gradient, one character a decade."""
+    low, high = HISTOGRAM_DECADES
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.caption = Text(f"absolute values by decade: below 1e{low}, then 1e{low} … 1e{high}, then above", "dim")
+    table.caption_justify = "left"
+    for heading in ("layer", "weight", "its gradient", "in 1e-4 … 1"):
+        table.add_column(heading, overflow="fold")
+    for layer in entry["layers"]:
+        seen = layer["measured"] or {}
+        weight, gradient = seen.get("weight_histogram"), seen.get("gradient_histogram")
+        if weight or gradient:
+            usual = sum(gradient[1 - 4 - low : 1 - low]) if gradient else None
+            table.add_row(layer["name"], _drawn(weight), _drawn(gradient), _share(usual))
+    return table
+
+
+def _drawn(shares: Sequence[float] | None) -> str:
+    """A bin a character; a bin with anything in it shows at least the lowest mark."""
+    if not shares:
+        return "–"
+    top = max(shares)
+    return "".join("·" if not share else SPARKS[round(share / top * 7)] for share in shares)
 
 
 def _below(entry: dict[str, Any], before: dict[str, Any] | None) -> Iterator[Text]:
