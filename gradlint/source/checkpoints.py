@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from gradlint.source.evaluate import Evaluator
-from gradlint.source.index import Scope, location, terminal_name
+from gradlint.source.index import CallSite, Scope, location, position_of, terminal_name
 from gradlint.source.pretrained import family
 from gradlint.source.resolve import resolve
 from gradlint.source.script import Pretrained
@@ -28,7 +28,8 @@ MAX_NAMES = 4
 def checkpoint_of(evaluator: Evaluator, root: Instance, variable: str | None) -> Pretrained | None:
     """The checkpoint that is loaded where a model is made; None for none, a copy of another model, or a resumed run.
 
-    It is certain if the load is unconditional and its file is read right there.
+    It is certain if the load is unconditional, its file is read right there, and the network is of a known family:
+    of a project's own network nobody can say which rates its earlier training bore.
     """
     if root.call is None or variable is None or _NOT_TRAINING.search(root.scope.name):
         return None
@@ -45,15 +46,32 @@ def checkpoint_of(evaluator: Evaluator, root: Instance, variable: str | None) ->
         calls = [n for part in parts for n in ast.walk(part) if isinstance(n, ast.Call)]
         if any(terminal_name(c.func) == "state_dict" for c in calls):
             continue
+        if _trained_before(site, variable):
+            continue
         read = any(terminal_name(c.func) in _LOADERS for c in calls)
         branches = tuple(b for b in site.path if b.kind in {"if", "case", "handler"})
         certain = read and not root.conditional and (not branches or evaluator.taken(branches, root.scope))
         name = root.cls.scope.name if isinstance(root.cls, ClassThing) else external_name(root.cls) or ""
         kind, size = family(f"{name} {text}")
+        certain = certain and kind != "other"
         arguments = {"0": resolve(evaluator, site.node.args[0], site.scope)} if site.node.args else {}
         call = Call(("torch.nn.Module.load_state_dict",), location(root.scope.file, site.node), arguments)
         return Pretrained(kind, call, None, size, certain)
     return None
+
+
+def _trained_before(load: CallSite, variable: str) -> bool:
+    """Whether an optimizer got the model's parameters before the load, which then is of the best epoch, for a test."""
+    at = position_of(load.node)
+    for call in load.scope.calls:
+        func = call.node.func
+        if (
+            isinstance(func, ast.Attribute)
+            and func.attr in {"parameters", "named_parameters"}
+            and (ast.unparse(func.value).removesuffix(".module") == variable and position_of(call.node) < at)
+        ):
+            return True
+    return False
 
 
 def _sources(value: ast.expr, scope: Scope) -> Iterator[ast.expr]:

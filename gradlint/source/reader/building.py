@@ -172,6 +172,8 @@ def prune(nodes: list[Node], wanted: set[int]) -> list[Node]:
             keep.update(node.inputs)
     keep |= {n.id for n in nodes if n.kind == "input"}
     order = {n.id: i for i, n in enumerate(n for n in nodes if n.id in keep)}
+    if len(order) == len(nodes):
+        return nodes
     return [
         replace(n, id=order[n.id], inputs=tuple(order[i] for i in n.inputs if i in order))
         for n in nodes

@@ -69,10 +69,14 @@ class Expressions(Objects):
     def evaluate(self, node: ast.expr, frame: Frame) -> Any:
         """The value of an expression; never raises for bad user code."""
         self.step()
-        method = getattr(self, f"_of_{type(node).__name__.lower()}", None)
+        kind = type(node)
+        method = self.methods.get(kind)
         if method is None:
-            return Unknown(f"`{type(node).__name__}` is not followed")
+            method = self.methods[kind] = getattr(self, f"_of_{kind.__name__.lower()}", self._not_followed)
         return method(node, frame)
+
+    def _not_followed(self, node: ast.expr, frame: Frame) -> Any:
+        return Unknown(f"`{type(node).__name__}` is not followed")
 
     def _of_constant(self, node: ast.Constant, frame: Frame) -> Any:
         return node.value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,7 @@ class Machine(ABC):
         self.project = project
         self.frames: dict[str, Frame] = {}
         self.operations: Operations | None = None
+        self.methods: dict[type, Callable[[Any, Frame], Any]] = {}
         self.modules: list[Module] = []
         self.steps = 0
         self.limit = MAX_STEPS

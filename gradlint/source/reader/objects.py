@@ -655,7 +655,7 @@ class Objects(Modules):
         keyword = [self.evaluate(d, frame) if d is not None else Unknown("no default") for d in node.args.kw_defaults]
         name = node.name if not isinstance(node, ast.Lambda) else "<lambda>"
         made = Function(node, closure, name, defaults, keyword, frame.owner if in_class else None)
-        made.is_generator = not isinstance(node, ast.Lambda) and _yields(node.body)
+        made.is_generator = not isinstance(node, ast.Lambda) and "yield" in frame.file.text and _yields(node.body)
         return made
 
     def call_function(

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from gradlint.graph.model import ModelGraph
@@ -103,6 +104,11 @@ class _Reading:
         self.frame = Frame(file, {"__name__": "__main__", "__file__": file.path}, scope=FileScope())
         self.machine.frames[file.path] = self.frame
 
+    @cached_property
+    def loads(self) -> list[tuple[ast.stmt, set[str]]]:
+        """The names that each top-level statement reads."""
+        return _loaded_names(self.file.tree)
+
     def graphs(self) -> list[ModelGraph]:
         """Run everything, then trace every model that was made, in the order of making."""
         self._guarded(lambda: self.machine.execute(self.file.tree.body, self.frame))
@@ -162,7 +168,7 @@ class _Reading:
     def _explore_functions(self) -> None:
         """Call what nothing calls; first what nothing even mentions, for it calls the others with real arguments."""
         functions = [f for f in self._own(Function) if not f.name.startswith("<")]
-        mentioned = _mentioned_names(self.file.tree)
+        mentioned = _mentioned_names(self.loads)
         for function in [*(f for f in functions if f.name not in mentioned), *functions]:
             if not function.called:
                 self._next_phase()
@@ -193,7 +199,7 @@ class _Reading:
 
     def _explore_models(self) -> None:
         classes = [c for c in self._own(UserClass) if c.is_module]
-        used = {name: _names_used_by_others(name, self.file.tree) for name in (c.name for c in classes)}
+        used = {name: _names_used_by_others(name, self.loads) for name in (c.name for c in classes)}
         for cls in classes:
             if not cls.instantiated and not used[cls.name]:
                 self._construct(cls)
@@ -230,26 +236,29 @@ class _Reading:
         return self.machine.construct(named[0], [], {}, Site(self.file, argument))
 
 
-def _names_used_by_others(name: str, tree: ast.Module) -> set[str]:
+def _names_used_by_others(name: str, loads: list[tuple[ast.stmt, set[str]]]) -> set[str]:
     """Whether the name is read in another "class" or in a "function" of the file."""
     found: set[str] = set()
-    for statement in tree.body:
-        if isinstance(statement, ast.ClassDef) and statement.name == name:
-            continue
-        kind = "class" if isinstance(statement, ast.ClassDef) else "function"
-        if any(isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Load) for n in ast.walk(statement)):
-            found.add(kind)
+    for statement, names in loads:
+        if name in names and not (isinstance(statement, ast.ClassDef) and statement.name == name):
+            found.add("class" if isinstance(statement, ast.ClassDef) else "function")
     return found
 
 
-def _mentioned_names(tree: ast.Module) -> set[str]:
+def _mentioned_names(loads: list[tuple[ast.stmt, set[str]]]) -> set[str]:
     """Functions that the file mentions outside their own bodies."""
     found: set[str] = set()
-    for statement in tree.body:
+    for statement, names in loads:
         own = statement.name if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)) else None
-        names = {n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
         found |= names - {own}
     return found
+
+
+def _loaded_names(tree: ast.Module) -> list[tuple[ast.stmt, set[str]]]:
+    """The names that each top-level statement reads."""
+    return [
+        (s, {n.id for n in ast.walk(s) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}) for s in tree.body
+    ]
 
 
 def _literal_alternatives(init: Function, arguments: list[Any]) -> list[list[Any]]:

@@ -47,11 +47,17 @@ class Statements(Expressions):
         """Run a block."""
         for statement in statements:
             self.step()
-            method = getattr(self, f"_run_{type(statement).__name__.lower()}", None)
-            jump: Jump | None = method(statement, frame) if method is not None else None
+            kind = type(statement)
+            method = self.methods.get(kind)
+            if method is None:
+                method = self.methods[kind] = getattr(self, f"_run_{kind.__name__.lower()}", self._passed_over)
+            jump: Jump | None = method(statement, frame)
             if jump is not None:
                 return jump
         return None
+
+    def _passed_over(self, node: ast.stmt, frame: Frame) -> None:
+        """A statement that says nothing of models."""
 
     def _run_expr(self, node: ast.Expr, frame: Frame) -> None:
         self.evaluate(node.value, frame)
