@@ -88,7 +88,8 @@ class Heads:
         t, a, pair = self.rows.keys, self.rows.peak, self.rows.pair
         gs = g.s if g.s <= 0 else min(g.s * max((self.q.positions - 1.0) / max(t - 1.0, 1.0), 1.0), 1.0)
         onto_v = max(a + (t - 1.0) * pair * gs, 1e-12)
-        s_v = min(max((pair * (1.0 + (t - 1.0) * gs)) / onto_v, 0.0), 1.0)
+        # Rows sum to one: Σ p p′ over two keys is (1 − A)/(T − 1) within a row and (1 − A′) over two rows.
+        s_v = min(max(((1.0 - a) / max(t - 1.0, 1.0) + (1.0 - pair) * gs) / onto_v, 0.0), 1.0)
         shrink = (t - 1.0) / max(self.v.positions - 1.0, 1.0) if self.v.positions > t else 1.0
         g_v = Gradient(g.log_g + math.log(onto_v), s_v * shrink, max(-1.0, min(g.c / onto_v, 1.0)), g.v)
         core = g.log_g + log(a * (1.0 - a) * (1.0 - self.s_v) * self.width * self.scale_squared) + self.v.log_q

@@ -66,9 +66,15 @@ def _alpha(site: Site) -> float:
     return float(value) if isinstance(value, (int, float)) else 1.0
 
 
+def _everywhere(x: Signal, wide: Signal) -> Signal:
+    """A tensor of one position that is spread over many is the same at all of them."""
+    return replace(x, ds=0.0, de=None) if x.positions == 1.0 < wide.positions else x
+
+
 def _sum(a: Signal, b: Signal, factor: float, same: bool) -> Signal:
     if same:
         return rescaled(a, log((1.0 + factor) ** 2))
+    a, b = _everywhere(a, b), _everywhere(b, a)
     log_b = b.log_q + 2.0 * log(abs(factor))
     wide = a if a.size >= b.size else b
     if NEVER in (a.log_q, log_b):
@@ -136,6 +142,7 @@ def mul(site: Site) -> Signal:
     guess(site, _MULTIPLIED_GUESS)
     a, b = site.inputs[0], _divisor(site) if site.node.op == "div" else site.inputs[1]
     wide = a if a.size >= b.size else b
+    a, b = _everywhere(a, b), _everywhere(b, a)
 
     def mix(x: float, y: float) -> float:
         return x + y - x * y
@@ -168,7 +175,7 @@ def mul_back(site: Site, gradient: Gradient) -> list[Gradient]:
         return [gradient]
     a, b = site.inputs[0], _divisor(site) if site.node.op == "div" else site.inputs[1]
     out = []
-    for x, other in ((a, b), (b, a)):
+    for x, other in ((a, _everywhere(b, a)), (b, _everywhere(a, b))):
         g = Gradient(
             gradient.log_g + other.log_q, gradient.s * other.s, gradient.c * other.c, gradient.v + other.v,
             f=gradient.f * other.m**2, last=gradient.last,

@@ -160,11 +160,18 @@ def _unnormalise(site: Site, x: Signal, g: Gradient) -> Gradient:
     common, channels, p = group(site, x)
     log_v = x.log_q + log(max(1.0 - common, 1e-30))
     # Where ε outweighs the variance the layer is a mere scale: nothing along the output is removed.
-    kept = max(1.0 - (1.0 + math.exp(log_v - log_sum(log_v, epsilon))) / (channels * p), 1e-30)
+    whole = math.exp(log_v - log_sum(log_v, epsilon))
+    size = channels * p
+    s = site.output.s if op == "instance_norm" else 0.0
+    a = max(1.0 + (p - 1.0) * g.s, 0.0) / size
+    b = whole * max(1.0 + (p - 1.0) * g.s * s, 0.0) / size
+    left = max(1.0 - a - b, _LEAST)
     # E[1/V] of a sample variance over the group, as in `_unbatch`.
-    freedom = max(channels * p - 1.0, 4.0)
-    kept *= freedom / (freedom - 2.0)
-    return replace(g, log_g=g.log_g + math.log(kept) - log_sum(log_v, epsilon), v=g.v + x.v)
+    freedom = max(size - 1.0, 4.0)
+    log_g = g.log_g + math.log(left * freedom / (freedom - 2.0)) - log_sum(log_v, epsilon)
+    if op == "instance_norm":
+        return replace(g, log_g=log_g, s=(g.s - a - b * s) / left, v=g.v + x.v)
+    return replace(g, log_g=log_g, v=g.v + x.v)
 
 
 def _unbatch(x: Signal, g: Gradient, epsilon: float) -> Gradient:
