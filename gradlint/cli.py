@@ -333,6 +333,19 @@ cli.add_command(probe)
 
 
 @cli.command()
+def lsp() -> None:
+    """Serve diagnostics to an editor over standard input and output; never runs code of the project."""
+    try:
+        from gradlint.lsp import main as serve
+    except ModuleNotFoundError as error:
+        if error.name not in ("pygls", "lsprotocol"):
+            raise
+        click.echo(f"error: the editor server needs {error.name}: install the extra `gradlint-torch[lsp]`", err=True)
+        sys.exit(WRONG)
+    serve()
+
+
+@cli.command()
 def init() -> None:
     """Write configuration, pre-commit hook and workflow for the project in this folder; overwrite nothing."""
     from gradlint.initialise import initialise
