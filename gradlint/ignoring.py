@@ -41,15 +41,23 @@ def with_ignores(findings: Iterable[Finding], reason: str) -> Iterator[FixedFile
 
 
 def _file(path: Path, text: str, findings: list[Finding], reason: str) -> FixedFile:
-    tree = ast.dump(ast.parse(text))
     after = text
     applied = []
     for finding in findings:
-        changed = next((c for c in _candidates(after, finding, reason) if _covers(c, finding, tree)), None)
+        changed = suppressed(after, finding, reason)
         if changed is not None:
             after = changed
             applied.append(finding)
     return FixedFile(path, text, after, tuple(applied), len(findings) - len(applied))
+
+
+def suppressed(text: str, finding: Finding, reason: str) -> str | None:
+    """The text of the finding's file with a comment that suppresses it, or None where there is no place for one.
+
+    Raises SyntaxError, ValueError and RecursionError for a text that does not parse.
+    """
+    tree = ast.dump(ast.parse(text))
+    return next((c for c in _candidates(text, finding, reason) if _covers(c, finding, tree)), None)
 
 
 def _candidates(text: str, finding: Finding, reason: str) -> Iterator[str]:
