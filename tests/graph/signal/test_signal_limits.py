@@ -7,7 +7,9 @@ import math
 import pytest
 from signal_graphs import BATCH, Chain, stack
 
-from gradlint.graph.signal import profile, what_if
+from gradlint.graph.model import InitLaw, Loss, ModelGraph, Node, Parameter
+from gradlint.graph.signal import best_remedy, profile, what_if
+from gradlint.graph.signal.attribution import leading
 from gradlint.graph.signal.elementwise import elementwise, register
 from gradlint.graph.signal.whatif import AddSkips, InsertNorm, Reinit, SwapActivation
 
@@ -162,3 +164,122 @@ def test_the_band_widens_with_depth_over_width():
 
 def test_an_empty_graph_gives_an_empty_profile():
     assert profile(Chain().graph()).layers == ()
+
+
+def convolutions(depth, side):
+    """He convolutions with padding, then a head; `side` None leaves the image's size out."""
+    law = InitLaw("normal", 0.0, math.sqrt(2.0 / 144), 144, 144, 2.0)
+    shape = (None, 16, side, side)
+    nodes = [Node(0, "input", "input", "x", (), shape, {"law": "normal"}, feature_axis=1)]
+    parameters = []
+    for i in range(depth):
+        attributes = {"in_channels": 16, "out_channels": 16, "kernel_size": 3, "stride": 1, "padding": 1}
+        weight = {"weight": f"w{i}"}
+        nodes.append(Node(2 * i + 1, "conv", "conv2d", f"c{i}", (2 * i,), shape, attributes, weight, feature_axis=1))
+        nodes.append(Node(2 * i + 2, "activation", "relu", f"r{i}", (2 * i + 1,), shape, feature_axis=1))
+        parameters.append(Parameter(f"w{i}", (16, 16, 3, 3), law))
+    nodes.append(Node(2 * depth + 1, "output", "output", "out", (2 * depth,)))
+    return ModelGraph("net", tuple(nodes), tuple(parameters), loss=Loss("cross_entropy"))
+
+
+def test_an_image_of_unknown_size_is_large():
+    unknown, large = (profile(convolutions(10, side)).layers for side in (None, 512))
+    assert unknown[0].activation_std == pytest.approx(large[0].activation_std, abs=0.01)
+    assert unknown[0].gradient == pytest.approx(large[0].gradient, abs=0.05)
+    width = [rows[0].band[1] - rows[0].band[0] for rows in (unknown, large)]
+    assert width[0] > width[1] + 0.5
+
+
+def test_a_zero_initialised_last_branch_leaves_the_others_readable():
+    chain = Chain()
+    before = chain.linear(2.0)
+    start = chain.act("relu")
+    chain.linear(1.0)
+    end = chain.linear(0.0, std=0.0, distribution="constant")
+    chain.add("add", "add", (start, end))
+    chain.linear()
+    found = profile(chain.graph(), batch_size=BATCH)
+    rows = {row.node: row for row in found.layers}
+    assert math.isfinite(rows[before].gradient)
+    assert not rows[before].zero_gated
+    assert rows[end - 1].zero_gated
+    assert rows[end - 1].gradient is None
+    assert math.isfinite({row.node: row for row in found.grown.layers}[end - 1].gradient)
+
+
+def test_a_gate_that_starts_at_zero_is_evaluated_as_open():
+    chain = Chain()
+    start = chain.linear(2.0)
+    chain.parameters.append(Parameter("alpha", (), InitLaw("constant", 0.0, 0.0)))
+    chain.nodes.append(Node(2, "parameter", "parameter", "alpha", (), (), {}, {"weight": "alpha"}, batch_axis=None))
+    inner = chain.linear(1.0, (start,))
+    chain.add("mul", "mul", (inner, 2))
+    chain.add("add", "add", (start, inner + 1))
+    chain.linear()
+    found = profile(chain.graph(), batch_size=BATCH)
+    assert found.gradient_at[inner] == -math.inf
+    assert math.isfinite(found.grown.gradient_at[inner])
+
+
+def test_every_output_with_layers_of_its_own_carries_a_loss():
+    chain = Chain()
+    chain.linear(2.0)
+    stem = chain.act("relu")
+    first, second = chain.linear(inputs=(stem,)), chain.linear(inputs=(stem,))
+    chain.add("output", "output", (first, second))
+    graph = ModelGraph("net", tuple(chain.nodes), tuple(chain.parameters), loss=Loss("cross_entropy"), batch_size=BATCH)
+    found = profile(graph, batch_size=BATCH)
+    assert math.isfinite(found.gradient_at[first])
+    assert math.isfinite(found.gradient_at[second])
+    assert any("several outputs" in note for note in found.notes)
+
+
+def test_a_tensor_of_unknown_values_widens_the_band_and_lowers_the_confidence():
+    rows, confidences = [], []
+    for kind in ("add", "mul"):
+        chain = Chain()
+        signal = chain.linear(2.0)
+        unknown = chain.add("constant", "constant", (), value=None)
+        chain.add(kind, kind, (signal, unknown))
+        chain.linear()
+        found = profile(chain.graph(), batch_size=BATCH)
+        rows.append(found.layers[0].band[1] - found.layers[0].band[0])
+        confidences.append(found.confidence)
+    certain = profile(stack("relu", 2.0, 1), batch_size=BATCH).layers[0].band
+    assert certain[1] - certain[0] < rows[0] < rows[1]
+    assert confidences == ["medium", "low"]
+
+
+def test_copied_layers_widen_the_band_and_are_noted():
+    bands = []
+    for draws in (("1", "2"), ("1", "1")):
+        chain = Chain()
+        for draw in draws:
+            chain.linear(2.0, draw=draw)
+            chain.act("relu")
+        found = profile(chain.graph(), batch_size=BATCH)
+        bands.append(found.layers[0].band[1] - found.layers[0].band[0])
+    assert bands[1] > bands[0]
+    assert any("copy" in note for note in found.notes)
+
+
+def test_the_attribution_adds_up_to_the_whole_change():
+    found = profile(stack("sigmoid", 1 / 3, 8), batch_size=BATCH)
+    chosen, part, whole = leading(found.attribution)
+    assert whole == pytest.approx(found.gradient_at[1] - found.gradient_at[17])
+    assert 0.8 * whole >= part >= whole
+    assert len(chosen) < len(found.attribution)
+
+
+@pytest.mark.parametrize(("op", "gain_squared"), [("relu", 1 / 3), ("relu", 30.0)])
+def test_the_best_remedy_of_a_badly_scaled_relu_net_is_its_init(op, gain_squared):
+    graph = stack(op, gain_squared, 20)
+    remedy = best_remedy(graph, profile(graph, batch_size=BATCH), batch_size=BATCH)
+    assert remedy.change == Reinit("kaiming")
+    assert abs(remedy.before) > 5
+    assert abs(remedy.after) < 1
+
+
+def test_a_healthy_net_needs_no_remedy():
+    graph = stack("relu", 2.0, 5)
+    assert best_remedy(graph, profile(graph, batch_size=BATCH), batch_size=BATCH) is None
