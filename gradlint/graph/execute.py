@@ -44,6 +44,7 @@ class Execution:
         _open_relative_to(self.sliced)
         module = types.ModuleType("__main__")
         module.__file__ = self.sliced.path
+        module.__package__ = _package(self.sliced.path)
         sys.modules["__main__"] = module
         sys.argv = [self.sliced.path, *self.sliced.argv]
         self._scopes = {0: module.__dict__}
@@ -321,6 +322,17 @@ def _search_here_first(sliced: Slice) -> None:
     between = [str(p) for p in Path(sliced.path).parents if Path(sliced.root) in p.parents]
     sys.path += [p for b in between for p in (b, str(Path(b) / "src")) if p not in sys.path]
     importlib.invalidate_caches()
+
+
+def _package(path: str) -> str | None:
+    """The package that a file is in, for its relative imports; its top is made importable. None outside of any."""
+    folder, names = Path(path).resolve().parent, []
+    while (folder / "__init__.py").is_file() and folder.name.isidentifier():
+        names.append(folder.name)
+        folder = folder.parent
+    if names and str(folder) not in sys.path:
+        sys.path.append(str(folder))
+    return ".".join(reversed(names)) or None
 
 
 _plain_open = io.open

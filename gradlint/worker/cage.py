@@ -29,7 +29,8 @@ _SECRET_PREFIXES = ("AWS_", "AZURE_", "GOOGLE_", "GCP_", "GITHUB_", "GITLAB_", "
 _SYSTEM = ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/sbin", "/opt", "/proc", "/sys", "/nix/store", "/gnu/store")
 _SETTINGS = ["ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "timezone", "passwd", "group", "nsswitch.conf"]
 _SETTINGS += ["os-release", "mime.types", "alternatives", "OpenCL", "vulkan", "machine-id", "nvidia", "magic"]
-_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/shm", "/dev/dri", "/dev/kfd")
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/shm")
+_GRAPHICS = ("/dev/dri", "/dev/kfd")
 _SCAN_LIMIT = 4000
 
 
@@ -75,10 +76,11 @@ class Printed(io.TextIOBase):
         return "".join(self._parts) + tail
 
 
-def enter(scratch: str, root: str, script: str, extra_readable: Iterable[str] = ()) -> Cage:
+def enter(scratch: str, root: str, script: str, extra_readable: Iterable[str] = (), *, graphics: bool = False) -> Cage:
     """Confine this process, for good. Call it in the child, before user code, with one thread alive.
 
-    `scratch` is the only folder that may be written. What the kernel does not offer is left out of `guarantees`.
+    `scratch` is the only folder that may be written. With `graphics` the drivers of graphics cards can be opened, if
+    there are any. What the kernel does not offer is left out of `guarantees`.
     """
     scratch = os.path.realpath(scratch)
     readable, listable = readable_paths(root, script, extra_readable)
@@ -86,8 +88,11 @@ def enter(scratch: str, root: str, script: str, extra_readable: Iterable[str] = 
     os.chdir(scratch)
     guarantees = [*_limits(), "own session"]
     # Landlock first: afterwards seccomp refuses nothing that it needs, but the order frees us from checking.
-    guarantees += [f"landlock: {name}" for name in landlock.restrict(readable, [scratch], _devices(), listable)]
-    guarantees += [f"seccomp: {name}" for name in seccomp.restrict()]
+    cards = _cards() if graphics else []
+    cuda = any(name.startswith("/dev/nvidia") for name in cards)
+    enforced = landlock.restrict(readable, [scratch], [*_DEVICES, *cards], listable, ["/dev/shm"] if cuda else [])
+    guarantees += [f"landlock: {name}" for name in enforced]
+    guarantees += [f"seccomp: {name}" for name in seccomp.restrict(listening=cuda)]
     watch(scratch)
     return Cage(scratch, tuple(guarantees), ("audit hook", "environment stripped", "output captured"))
 
@@ -242,9 +247,9 @@ def _cover(folder: str, open_up: set[str]) -> Iterator[str]:
             yield entry.path
 
 
-def _devices() -> list[str]:
+def _cards() -> list[str]:
+    """The device files of graphics cards on this machine: /dev/nvidia0, nvidiactl, nvidia-uvm, nvidia-caps/ …"""
     try:
-        graphics = sorted(str(path) for path in Path("/dev").glob("nvidia*"))
+        return sorted(str(path) for path in [*Path("/dev").glob("nvidia*"), *map(Path, _GRAPHICS)] if path.exists())
     except OSError:
-        graphics = []
-    return [*_DEVICES, *graphics]
+        return []

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import selectors
+import signal
 import socket
 import subprocess
 import threading
@@ -13,8 +14,12 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
+from gradlint.worker.memory import resident_memory
+
 _SERVER = str(Path(__file__).with_name("server.py"))
 _START_SECONDS = 120.0
+_SPAWN_SECONDS = 20.0
+_WATCH_SECONDS = 0.1
 _MAX_LINE = 1 << 28
 """A graph of 100,000 nodes is 50 MB of JSON; a longer line is no answer of ours."""
 
@@ -47,6 +52,8 @@ class Channel(Protocol):
 def _environment() -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if k != "PYTHONSTARTUP"}
     kept["OMP_NUM_THREADS"] = kept["MKL_NUM_THREADS"] = "1"
+    # Asking for graphics cards must not start their driver before a fork, which it does not survive.
+    kept["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
     # Libraries read these when they are imported, which may be before a job's own environment is set.
     kept.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", HF_TOKEN_PATH=os.devnull)
     kept.setdefault("OBJC_DISABLE_INITIALIZE_FORK_SAFETY", "YES")
@@ -228,7 +235,7 @@ class ForkedChannel:
 class SpawnedChannel:
     """A child in a fresh interpreter of its own, where processes cannot be forked."""
 
-    def __init__(self, python: str, scratch: str) -> None:
+    def __init__(self, python: str, scratch: str, memory: int) -> None:
         try:
             self._process = subprocess.Popen(
                 [python, _SERVER, "--once", scratch],
@@ -236,11 +243,29 @@ class SpawnedChannel:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 env=_environment(),
+                start_new_session=True,
             )
         except OSError as error:
             raise Unavailable(f"{python} cannot be started: {error.strerror or error}", retry=False) from error
-        self._line = b""
-        self._timed_out = False
+        self._ending: dict[str, Any] = {}
+        threading.Thread(target=self._watch, args=(memory,), daemon=True).start()
+
+    def _watch(self, memory: int) -> None:
+        """End the child when it holds more memory than it may; ends with it."""
+        while self._process.poll() is None:
+            used = resident_memory(self._process.pid)
+            if used > memory:
+                self._ending = {"ended": "memory", "used": used}
+                self._kill()
+                return
+            time.sleep(_WATCH_SECONDS)
+
+    def _kill(self) -> None:
+        """End the child and what it started."""
+        if hasattr(os, "killpg"):
+            with contextlib.suppress(OSError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.kill()
 
     def send(self, line: bytes) -> None:
         """See `Channel`."""
@@ -260,23 +285,25 @@ class SpawnedChannel:
 
         reader = threading.Thread(target=read, daemon=True)
         reader.start()
-        reader.join(seconds + 20.0)
-        self._timed_out = reader.is_alive()
-        return b"" if self._timed_out else found[0]
+        reader.join(seconds + _SPAWN_SECONDS)
+        if reader.is_alive():
+            self._ending = self._ending or {"ended": "time"}
+            return b""
+        return found[0]
 
     def ending(self) -> dict[str, Any]:
         """See `Channel`."""
-        if self._timed_out:
-            return {"ended": "time"}
-        try:
-            code = self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            return {"ended": "time"}
-        return {"ended": "signal" if code < 0 else "exit", "code": abs(code)}
+        if not self._ending:
+            try:
+                code = self._process.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                return {"ended": "time"}
+            return self._ending or {"ended": "signal" if code < 0 else "exit", "code": abs(code)}
+        return self._ending
 
     def close(self) -> None:
         """See `Channel`."""
-        self._process.kill()
+        self._kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:

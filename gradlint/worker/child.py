@@ -89,7 +89,7 @@ def _serve(incoming: BinaryIO, outgoing: BinaryIO, scratch: str, imported: Calla
             job = wire.decode(ModelJob, _loads(line))
             root = job.slice.root
             torch.set_num_threads(1)
-            caged = cage.enter(scratch, job.slice.root, job.slice.path)
+            caged = cage.enter(scratch, job.slice.root, job.slice.path, graphics=job.device != "cpu")
             cage.allow_cpu(job.limits.seconds, job.limits.threads)
         built, traced = _prepare(job)
     except BaseException as error:

@@ -91,7 +91,7 @@ class WorkerPool:
         for attempt in range(2):
             try:
                 if not self._fork:
-                    return SpawnedChannel(self.python, scratch)
+                    return SpawnedChannel(self.python, scratch, job.limits.memory)
                 if self._server is None:
                     self._server = Server(self.python)
                 return ForkedChannel(self._server, scratch, job.limits.memory, job.slice.root, job.slice.path)

@@ -16,6 +16,7 @@ _PR_SET_NO_NEW_PRIVS = 38
 # linux/landlock.h, LANDLOCK_ACCESS_FS_*
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 _CHANGES = sum(1 << n for n in range(4, 13))  # remove and make directories, files, sockets, links, devices
+_REMOVE_FILE, _MAKE_FILE = 1 << 5, 1 << 8
 _REFER, _TRUNCATE, _IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15
 READ = EXECUTE | READ_FILE | READ_DIR
 _FILE_RIGHTS = EXECUTE | WRITE_FILE | READ_FILE | _TRUNCATE | _IOCTL_DEV
@@ -42,10 +43,15 @@ def supported_version() -> int:
 
 
 def restrict(
-    readable: Iterable[str], writable: Iterable[str], devices: Iterable[str] = (), listable: Iterable[str] = ()
+    readable: Iterable[str],
+    writable: Iterable[str],
+    devices: Iterable[str] = (),
+    listable: Iterable[str] = (),
+    shared: Iterable[str] = (),
 ) -> tuple[str, ...]:
     """Confine this process for good: reads below `readable`, everything below `writable`, names below `listable`.
 
+    `devices` are opened for reading and writing; in the folders `shared` plain files may be made and removed, too.
     Returns what the kernel now enforces ("files", "tcp", "signals"); empty where Landlock is missing.
     """
     version = supported_version()
@@ -68,6 +74,7 @@ def restrict(
             (listable, READ_DIR),
             (readable, READ),
             (devices, READ_FILE | READ_DIR | WRITE_FILE | _IOCTL_DEV),
+            (shared, READ_FILE | READ_DIR | WRITE_FILE | _MAKE_FILE | _REMOVE_FILE | _TRUNCATE),
             (writable, handled),
         ):
             for path in paths:

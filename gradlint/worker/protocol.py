@@ -102,12 +102,16 @@ class InputHint:
 
 @dataclass(frozen=True)
 class ModelJob:
-    """Build the model of a slice and trace it."""
+    """Build the model of a slice and trace it.
+
+    `device` is where its probes may run ("auto", "cpu", "cuda", "mps"); on "cpu" the cage shuts graphics drivers out.
+    """
 
     slice: Slice
     hint: InputHint = field(default_factory=InputHint)
     limits: Limits = field(default_factory=Limits)
     seed: int = 0
+    device: str = "auto"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,10 @@ _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _MODE_FILTER = 38, 22, 2
 _CLONE_THREAD = 0x10000
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16
+_MASK = 0x54
+_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT, _SECOND_ARGUMENT = 0, 4, 16, 24
+_AF_UNIX, _SOCK_STREAM, _SOCK_SEQPACKET, _SOCK_TYPE = 1, 1, 5, 0xF
+_LISTENING = ("bind", "listen")
 _X32 = 0x40000000
 
 # Numbers from arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h.
@@ -165,7 +168,7 @@ def _instruction(code: int, k: int, yes: int = 0, no: int = 0) -> bytes:
     return struct.pack("HBBI", code, yes, no, k & 0xFFFFFFFF)
 
 
-def _filter(machine: str, pid: int) -> bytes:
+def _filter(machine: str, pid: int, listening: bool) -> bytes:
     refuse = _instruction(_RETURN, _ERRNO | errno.EPERM)
     allow = _instruction(_RETURN, _ALLOW)
     program = [
@@ -178,7 +181,23 @@ def _filter(machine: str, pid: int) -> bytes:
         program += [_instruction(_AT_LEAST, _X32, 0, 1), refuse]
     # glibc falls back to clone, whose flags a filter can read, when clone3 does not exist.
     program += [_instruction(_EQUAL, _CLONE3, 0, 1), _instruction(_RETURN, _ERRNO | errno.ENOSYS)]
-    for number in sorted(_REFUSED[machine].values()):
+    numbers = dict(_REFUSED[machine])
+    if listening:
+        # Of sockets only local ones that need a connection, which nothing in the cage can make.
+        for name in _LISTENING:
+            del numbers[name]
+        program += [
+            _instruction(_EQUAL, numbers.pop("socket"), 0, 8),
+            _instruction(_LOAD, _FIRST_ARGUMENT),
+            _instruction(_EQUAL, _AF_UNIX, 0, 5),
+            _instruction(_LOAD, _SECOND_ARGUMENT),
+            _instruction(_MASK, _SOCK_TYPE),
+            _instruction(_EQUAL, _SOCK_STREAM, 1, 0),
+            _instruction(_EQUAL, _SOCK_SEQPACKET, 0, 1),
+            allow,
+            refuse,
+        ]
+    for number in sorted(numbers.values()):
         program += [_instruction(_EQUAL, number, 0, 1), refuse]
     program += [
         _instruction(_EQUAL, _CLONE[machine], 0, 4),
@@ -198,16 +217,17 @@ def _filter(machine: str, pid: int) -> bytes:
     return b"".join([*program, allow])
 
 
-def restrict() -> tuple[str, ...]:
+def restrict(*, listening: bool = False) -> tuple[str, ...]:
     """Refuse new processes, programs, sockets, signals to others, changes of mode and owner, and system administration.
 
+    With `listening` a local socket may be made and listened on, as the CUDA driver does; none can connect anywhere.
     Irrevocable, for this process and its threads. Returns what is enforced now; empty where the kernel or the
     architecture does not offer it.
     """
     machine = platform.machine()
     if not sys.platform.startswith("linux") or machine not in _REFUSED or struct.calcsize("P") != 8:
         return ()
-    code = _filter(machine, os.getpid())
+    code = _filter(machine, os.getpid(), listening)
     buffer = ctypes.create_string_buffer(code, len(code))
     program = _Program(len(code) // 8, ctypes.cast(buffer, ctypes.c_void_p))
     libc = ctypes.CDLL(None, use_errno=True)
@@ -215,4 +235,4 @@ def restrict() -> tuple[str, ...]:
         return ()
     if libc.prctl(_PR_SET_SECCOMP, _MODE_FILTER, ctypes.byref(program), 0, 0) != 0:
         return ()
-    return ("no processes", "no sockets", "no signals to others")
+    return ("no processes", "no network" if listening else "no sockets", "no signals to others")

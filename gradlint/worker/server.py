@@ -39,10 +39,10 @@ import json  # noqa: E402
 import select  # noqa: E402
 import signal  # noqa: E402
 import socket  # noqa: E402
-import time  # noqa: E402
 from dataclasses import dataclass  # noqa: E402
 
 from gradlint.worker import cage, warming  # noqa: E402
+from gradlint.worker.memory import resident_memory  # noqa: E402
 
 _POLL_SECONDS = 0.05
 _PR_SET_CHILD_SUBREAPER = 36
@@ -207,30 +207,6 @@ def _kill_orphans(children: dict[int, _Watched]) -> None:
 def _tell(session: socket.socket, event: dict[str, object]) -> None:
     with contextlib.suppress(OSError):
         session.sendall(json.dumps(event).encode() + b"\n")
-
-
-def resident_memory(pid: int) -> int:
-    """Bytes of anonymous and shared memory that a process holds, without the libraries it maps; 0 if unknown."""
-    try:
-        with open(f"/proc/{pid}/status") as status:  # noqa: PTH123
-            fields = dict(line.split(":", 1) for line in status if line.startswith(("RssAnon", "RssShmem")))
-    except (OSError, ValueError):
-        return 0 if sys.platform.startswith("linux") else _resident_by_ps(pid)
-    return sum(int(value.split()[0]) for value in fields.values()) * 1024
-
-
-_last_ps: dict[int, float] = {}
-
-
-def _resident_by_ps(pid: int) -> int:
-    """The same through `ps`, at most twice a second, for systems without /proc."""
-    import subprocess
-
-    if time.monotonic() - _last_ps.get(pid, 0.0) < 0.5:
-        return 0
-    _last_ps[pid] = time.monotonic()
-    found = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return int(found.stdout.strip() or 0) * 1024
 
 
 def main() -> None:

@@ -125,3 +125,53 @@ def test_expressions_are_sliced_and_bad_ones_refused(tmp_path: Path) -> None:
     assert isinstance(slice_expression("Missing()", Project(tmp_path), str(path)), Skipped)
     assert isinstance(slice_expression("Net(", Project(tmp_path), str(path)), Skipped)
     assert isinstance(slice_expression("no colon", Project(tmp_path)), Skipped)
+
+
+def test_local_names_of_functions_do_not_pull_in_what_is_called_alike(tmp_path: Path) -> None:
+    text = (
+        HEAD
+        + NET
+        + (
+            "    def forward(self, x):\n        loss = self.fc(x)\n        return [x for x in (loss,)][0]\n"
+            "x = open('data')\nloss = x.read()\nnet = Net()\noptim.SGD(net.parameters(), 1)\n"
+        )
+    )
+    assert kept(only(text, tmp_path)) == ["from torch import nn, optim", "class Net(nn.Module):", "net = Net()"]
+
+
+def test_what_functions_read_may_be_bound_below_the_model(tmp_path: Path) -> None:
+    text = (
+        HEAD
+        + "def noise(n):\n    return Tensor(n)\n"
+        + NET
+        + (
+            "    def forward(self, x):\n        return self.fc(x + noise(4))\nnet = Net()\n"
+            "optim.SGD(net.parameters(), 1)\nTensor = torch.FloatTensor\nepochs = 3\n"
+        )
+    )
+    found = kept(only(text, tmp_path))
+    assert "Tensor = torch.FloatTensor" in found
+    assert "epochs = 3" not in found
+
+
+def test_collected_arguments_are_empty_where_nothing_is_passed(tmp_path: Path) -> None:
+    text = (
+        HEAD
+        + NET
+        + (
+            "def make(*sizes, **options):\n    net = Net(*sizes, **options)\n    optim.SGD(net.parameters(), 1)\n"
+            "    return net\n"
+        )
+    )
+    steps = only(text, tmp_path).steps
+    assert {(s.name, s.expression) for s in steps if s.action == "option"} == {("sizes", "()"), ("options", "{}")}
+
+
+def test_parts_that_a_helper_makes_for_a_model_are_no_models(tmp_path: Path) -> None:
+    text = (
+        HEAD
+        + "def block(n):\n    layers = nn.Sequential(nn.Linear(n, n), nn.ReLU())\n    return layers\n"
+        + "class Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n        self.a = block(3)\n"
+        + "net = Net()\n"
+    )
+    assert [s.target for s in slices(text, tmp_path) if isinstance(s, Slice)] == ["net"]

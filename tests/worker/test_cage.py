@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -256,3 +257,21 @@ def test_this_process_never_imports_torch_and_leaves_no_process(tmp_path: Path) 
         [sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, timeout=120, check=False
     )
     assert done.stdout.split() == ["Built", "[]"], done.stderr
+
+
+def test_the_sockets_of_a_graphics_driver_reach_nobody() -> None:
+    """With graphics cards local sockets may listen; none of them connects, and no other kind is made."""
+    code = (
+        "import socket\nfrom gradlint.worker import seccomp\nassert 'no network' in seccomp.restrict(listening=True)\n"
+        "heard = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\nheard.bind(''), heard.listen()\n"
+        "refused = 0\n"
+        "def tried(what):\n"
+        "    global refused\n"
+        "    try:\n        what()\n    except PermissionError:\n        refused += 1\n"
+        "tried(lambda: socket.socket(socket.AF_UNIX).connect(heard.getsockname()))\n"
+        "tried(lambda: socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))\n"
+        "tried(lambda: socket.socket(socket.AF_INET))\n"
+        "tried(lambda: __import__('os').fork())\nprint(refused)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ran.stdout.strip(), ran.returncode) == ("4", 0), ran.stderr

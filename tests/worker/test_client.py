@@ -77,3 +77,17 @@ def test_an_error_of_the_users_code_names_its_line(tmp_path: Path) -> None:
         failed = session.built
     assert isinstance(failed, Failed)
     assert (failed.stage, failed.location and failed.location.line, failed.traceback) == ("build", 2, None)
+
+
+@pytest.mark.torch
+@needs_torch
+def test_a_spawned_job_is_ended_at_its_memory_limit(tmp_path: Path) -> None:
+    text = "kept = []\nwhile True:\n    kept.append(bytearray(1 << 24))\n"
+    sliced = Slice(path=str(tmp_path / "a.py"), root=str(tmp_path), text=text, target="kept")
+    with (
+        WorkerPool(fork=False) as pool,
+        pool.open(ModelJob(sliced, limits=Limits(seconds=30, memory=1 << 30))) as session,
+    ):
+        failed = session.built
+    assert isinstance(failed, Failed)
+    assert failed.stage == "limit" and "memory" in failed.reason
