@@ -12,7 +12,7 @@ from gradlint.graph.topology import topology
 from gradlint.replay import plain_number
 from gradlint.rule import Context, Rule, RuleOptions
 from gradlint.severity import number
-from gradlint.source.script import Optimizer
+from gradlint.source.script import Model, Optimizer
 
 
 class WarmupOptions(RuleOptions, frozen=True):
@@ -107,15 +107,15 @@ for _ in range(100):
         for optimizer in context.optimizers:
             rate = self._high_rate(optimizer)
             location = claims.place(graph, merges[0])
-            if rate is None or location is None:
-                continue
+            if rate is None or location is None or any(_pretrained(m) for m in optimizer.models):
+                continue  # A rate that is too high for loaded weights is GL501's.
             yield self.finding(
                 location,
-                f"{len(merges) // 2} transformer layers normalise after the addition and are trained with "
+                f"{len(merges)} residual branches are normalised after the addition (post-norm) and trained with "
                 f"{optimizer.algorithm} at {number(rate)} without warm-up",
                 help="normalise before each branch (`norm_first=True`), or warm the rate up over some thousand steps",
                 related=[Related(optimizer.location, "the optimizer")],
-                evidence=Evidence(numbers={"learning_rate": rate, "post_norm_layers": len(merges) // 2}),
+                evidence=Evidence(numbers={"learning_rate": rate, "post_norm_branches": len(merges)}),
                 model=claims.model_key(graph),
                 optimizer=optimizer.algorithm,
                 confidence=graph.confidence,
@@ -129,3 +129,7 @@ for _ in range(100):
             return None
         warmed = any(s.warmup is not False or s.max_lr is not None for s in optimizer.schedules)
         return None if warmed else rate
+
+
+def _pretrained(model: Model) -> bool:
+    return model.pretrained is not None or (model.model_class is not None and model.model_class.pretrained is not None)
