@@ -40,6 +40,7 @@ def render(result: Result, refuted: bool = False) -> str:
     for skipped in result.skipped:
         where = f"{result.relative(skipped.location.path)}:{skipped.location.line}"
         lines.append(f"- skipped `{where}`: {_cell(skipped.reason)}")
+    lines += [f"- note: {_cell(note)}" for note in result.notes]
     return "\n".join(lines).rstrip("\n") + "\n"
 
 

@@ -159,6 +159,11 @@ def test_markdown_keeps_its_table_whole() -> None:
     assert row.endswith("| `a\\|b` and &lt;script> next `<lambda>` |")
 
 
+def test_markdown_tells_the_notes_of_the_run() -> None:
+    noted = replace(sample(), notes=("3 findings accepted by `a.json`",))
+    assert markdown.render(noted).endswith("\n- note: 3 findings accepted by `a.json`\n")
+
+
 def test_a_fingerprint_survives_moves_of_the_line() -> None:
     moved = replace(
         sample(),
