@@ -155,7 +155,9 @@ def _judged(finding: Finding, rules: dict[str, Rule], models: Sequence[Modelled]
     rates = _rates(finding, rule)
     if len(rates) == 2:
         own = seen.measurement
-        if finding.tentative and not runs_away(own.losses):
+        # The losses of a game or of rewards rise and fall for other reasons than the rate.
+        moving = any(s.adversarial or s.reinforcement for s in runs.script.steps)
+        if finding.tentative and (moving or not runs_away(own.losses)):
             return finding
         other = runs.run(optimizer, steps, rates[1])
         there = _watched(other, finding)
@@ -198,17 +200,25 @@ def _measurements(finding: Finding, rule: Rule, seen: Watched, model: Modelled |
 
 
 def runs_away(losses: Sequence[float]) -> bool:
-    """Whether the losses of fresh batches end above 1.5 times the first, or one is not finite."""
+    """Whether a loss is not finite, or all of the last fifth lie above 1.5 times the first two.
+
+    Fresh batches differ: one loss above another says little.
+    """
     if len(losses) < 2:
         return False
     if not all(finite(loss) for loss in losses):
         return True
-    return losses[0] > 0 and _end(losses) > DIVERGENCE * losses[0]
+    start = max(losses[:2])
+    return start > 0 and min(_last_fifth(losses)) > DIVERGENCE * start
+
+
+def _last_fifth(losses: Sequence[float]) -> Sequence[float]:
+    return losses[-max(1, len(losses) // 5) :]
 
 
 def _end(losses: Sequence[float]) -> float:
     """The loss that a curve over fresh batches ends at: the median of its last fifth."""
-    return median(losses[-max(1, len(losses) // 5) :])
+    return median(_last_fifth(losses))
 
 
 def compare_rates(own: Measurement, other: Measurement, rate: float, *, by_end: bool) -> Verdict:
