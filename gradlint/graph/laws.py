@@ -134,6 +134,10 @@ class _Storage:
     parts: tuple[tuple[float, InitLaw], ...] = ()
 
 
+_active: list[LawRecorder] = []
+"""The recorders at work, the innermost last."""
+
+
 class LawRecorder(TorchFunctionMode):
     """While active, follows every write to every tensor that is made; afterwards `law` tells how it was drawn.
 
@@ -157,6 +161,7 @@ class LawRecorder(TorchFunctionMode):
             if original is not None:
                 self._originals[name] = original
                 setattr(nn.init, name, self._wrapped(name, original))
+        _active.append(self)
         super().__enter__()
         return self
 
@@ -164,6 +169,7 @@ class LawRecorder(TorchFunctionMode):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         super().__exit__(kind, error, trace)
+        _active.remove(self)
         for name, original in self._originals.items():
             setattr(nn.init, name, original)
 
@@ -174,23 +180,35 @@ class LawRecorder(TorchFunctionMode):
 
         @functools.wraps(original)
         def recorded(tensor: Any, *arguments: Any, **keywords: Any) -> Any:
-            if self._within or not isinstance(tensor, Tensor):
+            # A library keeps what it imported while another recorder was at work.
+            recorder = _active[-1] if _active else None
+            if recorder is None or recorder._within or not isinstance(tensor, Tensor):
                 return original(tensor, *arguments, **keywords)
-            self._within += 1
-            try:
-                result = original(tensor, *arguments, **keywords)
-            finally:
-                self._within -= 1
-            law = law_of_call(name, tensor.shape, arguments, keywords)
-            self.write(tensor, law or InitLaw("unknown", scheme=name.rstrip("_")))
-            return result
+            return recorder._initialise(name, original, tensor, arguments, keywords)
 
         return recorded
+
+    def _initialise(
+        self, name: str, original: Callable[..., Any], tensor: Tensor, arguments: Any, keywords: dict[str, Any]
+    ) -> Any:
+        self._within += 1
+        try:
+            result = original(tensor, *arguments, **keywords)
+        finally:
+            self._within -= 1
+        law = law_of_call(name, tensor.shape, arguments, keywords)
+        self.write(tensor, law or InitLaw("unknown", scheme=name.rstrip("_")))
+        return result
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         keywords = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if not self._within and self._originals.get(name) is func:
+            # A library that imported the init function before it was wrapped (transformers 5).
+            rest = {k: v for k, v in keywords.items() if k != "tensor"}
+            return self._initialise(name, func, args[0] if args else keywords["tensor"], args[1:], rest)
         result = func(*args, **keywords)
         if self._within:
             return result

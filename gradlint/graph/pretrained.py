@@ -147,6 +147,9 @@ class LibraryPatches(importlib.abc.MetaPathFinder):
             return patches.mark(cls(found, *[a for a in arguments if a is not None]))
 
         module.PreTrainedModel.from_pretrained = classmethod(from_pretrained)
+        # Asked by `init_weights`, which leaves out a model's own init on meta: the laws would then be torch's defaults.
+        if hasattr(module, "get_torch_context_manager_or_global_device"):
+            module.get_torch_context_manager_or_global_device = lambda: None
 
     def _transformers_auto(self, module: Any) -> None:
         patches = self

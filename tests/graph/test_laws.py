@@ -8,7 +8,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from torch import nn  # noqa: E402
+
 from gradlint.graph.build import build  # noqa: E402
+from gradlint.graph.laws import LawRecorder  # noqa: E402
 from gradlint.graph.model import InitLaw  # noqa: E402
 from gradlint.worker.protocol import Slice  # noqa: E402
 
@@ -128,3 +131,23 @@ def test_a_loaded_checkpoint_marks_the_model_and_a_new_head_is_not_marked() -> N
     assert found.pretrained
     assert found.laws["0.weight"].origin == "pretrained"
     assert found.laws["1.weight"].origin == "default"
+
+
+def test_an_init_function_that_a_library_took_before_is_followed():
+    taken = nn.init.normal_
+    with LawRecorder() as recorder, torch.device("meta"):
+        layer = nn.Linear(4, 4)
+        taken(layer.weight, mean=0.0, std=0.02)
+        law = recorder.law(layer.weight)
+    assert (law.distribution, law.std) == ("normal", 0.02)
+
+
+def test_an_init_function_that_a_library_took_from_an_earlier_recorder_is_followed():
+    with LawRecorder():
+        taken = nn.init.normal_
+    with LawRecorder() as recorder, torch.device("meta"):
+        layer = nn.Linear(4, 4)
+        taken(layer.weight, mean=0.0, std=0.02)
+        law = recorder.law(layer.weight)
+    assert law.std == 0.02
+    assert float(taken(torch.zeros(1000), std=3.0).std()) > 2.5
