@@ -6,6 +6,7 @@ import ast
 import builtins
 import importlib
 import io
+import json
 import os
 import sys
 import types
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gradlint.graph.frames import is_user_file
-from gradlint.graph.stubs import Unknown
+from gradlint.graph.stubs import Configuration, Unknown
 from gradlint.location import Location
 from gradlint.worker.protocol import Slice, SliceStep
 
@@ -82,6 +83,8 @@ class Execution:
                 self._scope(step.scope)[step.name] = self._instance(step)
             case "option":
                 self._scope(step.scope)[step.name] = self._option(step)
+            case "configuration":
+                self._scope(step.scope)[step.name] = json.loads(step.expression, object_hook=Configuration)
             case "unknown":
                 self._scope(step.scope)[step.name] = Unknown(step.expression or step.name)
                 self._invent(step.expression or step.name)

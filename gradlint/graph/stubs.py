@@ -87,6 +87,19 @@ class Unknown(int):
         return Unknown, (self.gradlint_name, int(self))
 
 
+class Configuration(dict[str, Any]):
+    """A configuration read from files: a dictionary whose keys are attributes, as hydra's and OmegaConf's."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"the configuration has no `{name}`") from None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self[name] = value
+
+
 class Tokenizer(Unknown):
     """A tokenizer that is not on this machine: as many words as its model's default configuration says."""
 

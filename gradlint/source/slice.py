@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from gradlint.location import Location
 from gradlint.source.project import Project, SourceFile
 from gradlint.source.script import Script, Skipped
+from gradlint.source.slice_configuration import hydra_configuration
 from gradlint.source.slice_names import dotted, names_read, place
 from gradlint.source.slice_scopes import Scope, Scopes
 from gradlint.source.slice_statements import Selection, position, select
@@ -216,6 +218,9 @@ def _argument_step(plan: _Plan, scope: Scope, call: ast.Call | None, name: str, 
     declared = _declared_option(scope, name)
     if declared is not None:
         return SliceStep("option", declared.lineno, scope=number, name=name, expression=ast.unparse(declared))
+    configured = hydra_configuration(scope, name, plan.scopes.file.path)
+    if configured is not None:
+        return SliceStep("configuration", scope=number, name=name, expression=json.dumps(configured))
     plan.placeholders.append(name)
     return SliceStep("unknown", scope=number, name=name, expression=name)
 

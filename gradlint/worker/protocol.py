@@ -31,6 +31,7 @@ class SliceStep:
     - "bind": evaluate `expression` in the scope `source` and bind it to `name`;
     - "instance": bind `name` to an instance of the class `expression` that is made without its `__init__`;
     - "option": bind `name` to a declared default, the command-line values of `expression` winning;
+    - "configuration": bind `name` to the mapping that `expression` holds as JSON, its keys readable as attributes;
     - "unknown": bind `name` to a labelled placeholder.
     """
 

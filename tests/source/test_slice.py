@@ -175,3 +175,23 @@ def test_parts_that_a_helper_makes_for_a_model_are_no_models(tmp_path: Path) -> 
         + "net = Net()\n"
     )
     assert [s.target for s in slices(text, tmp_path) if isinstance(s, Slice)] == ["net"]
+
+
+def test_a_hydra_configuration_is_composed_from_its_files(tmp_path: Path) -> None:
+    import json
+
+    (tmp_path / "conf" / "model").mkdir(parents=True)
+    (tmp_path / "conf" / "main.yaml").write_text(
+        "defaults:\n  - model: small\nmodel:\n  depth: 3\nhead: ${model.width}\n"
+    )
+    (tmp_path / "conf" / "model" / "small.yaml").write_text("width: 7\ndepth: 2\n")
+    text = (
+        HEAD
+        + NET
+        + (
+            "import hydra\n@hydra.main(version_base=None, config_path='conf', config_name='main')\ndef main(cfg):\n"
+            "    net = Net(cfg.head)\n    optim.SGD(net.parameters(), 1)\nmain()\n"
+        )
+    )
+    (step,) = [s for s in only(text, tmp_path).steps if s.action == "configuration"]
+    assert json.loads(step.expression) == {"model": {"width": 7, "depth": 3}, "head": 7}
