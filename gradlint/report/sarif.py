@@ -26,7 +26,7 @@ def render(result: Result, refuted: bool = False) -> str:
     """One SARIF document with one run. The region of a result is one decisive line, so that a pull request shows it."""
     prints = dict(zip(map(id, result.findings), fingerprints(result), strict=True))
     findings = result.shown(refuted)
-    codes = sorted({f.code for f in findings})
+    codes = sorted({f.code for f in findings} & registry().keys())
     document = {
         "$schema": SCHEMA,
         "version": "2.1.0",
@@ -37,7 +37,7 @@ def render(result: Result, refuted: bool = False) -> str:
                         "name": "gradlint",
                         "semanticVersion": __version__,
                         "informationUri": "https://github.com/gradlint/gradlint",
-                        "rules": [_rule(registry()[code]) for code in codes if code in registry()],
+                        "rules": [_rule(registry()[code]) for code in codes],
                     }
                 },
                 "originalUriBaseIds": {"ROOT": {"description": {"text": "The project root."}}},
@@ -73,7 +73,7 @@ def _result(finding: Finding, fingerprint: str, codes: list[str], result: Result
     verdict = finding.verdict
     return {
         "ruleId": finding.code,
-        "ruleIndex": codes.index(finding.code),
+        "ruleIndex": codes.index(finding.code) if finding.code in codes else -1,
         "level": LEVELS[finding.severity],
         "message": {"text": message(finding)},
         "locations": [{"physicalLocation": _place(finding.location, result, one_line=True)}],

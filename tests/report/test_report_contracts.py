@@ -119,6 +119,14 @@ def test_sarif_says_what_code_scanning_needs() -> None:
     assert all(0 < len(r["fullDescription"]["text"]) <= 1024 for r in rules)
 
 
+def test_sarif_bears_a_rule_whose_pack_is_gone() -> None:
+    stray = Finding("AA101", "gone", Severity.INFO, "x", at(1, 1, 2))
+    (run,) = sarif_of(replace(sample(), findings=(stray, *sample().findings)))["runs"]
+    rules = run["tool"]["driver"]["rules"]
+    told = [(r["ruleId"], rules[r["ruleIndex"]]["id"]) for r in run["results"] if r["ruleIndex"] >= 0]
+    assert len(told) == len(run["results"]) - 1 and all(a == b for a, b in told)
+
+
 def test_the_region_of_an_alert_is_one_line() -> None:
     (run,) = sarif_of(only(plain("x", Location("/project/train.py", 4, 7, 10, 2))))["runs"]
     region = run["results"][0]["locations"][0]["physicalLocation"]["region"]
