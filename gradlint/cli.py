@@ -340,7 +340,7 @@ def lsp() -> None:
     except ModuleNotFoundError as error:
         if error.name not in ("pygls", "lsprotocol"):
             raise
-        click.echo(f"error: the editor server needs {error.name}: install the extra `gradlint-torch[lsp]`", err=True)
+        click.echo("error: the editor server needs pygls: install the extra `gradlint-torch[lsp]`", err=True)
         sys.exit(WRONG)
     serve()
 
