@@ -266,6 +266,10 @@ class Steps:
                 method = thing.cls.scope.method("step")
                 if method is not None and bounds(method):
                     return Clipping("optimizer", location(method.file, method.node), position="between")
+        for called in self.evaluator.ask(target.site.node.func, target.site.scope, target.frame):
+            # The step of a wrapper that the project wrote around an optimizer.
+            if isinstance(called, FunctionThing) and bounds(called.scope):
+                return Clipping("optimizer", location(called.scope.file, called.scope.node), position="between")
         if optimizer is not None:
             argument = optimizer_clips(optimizer.arguments, optimizer.algorithms, None)
             if argument is not None:
