@@ -32,31 +32,40 @@ def merge(findings: Iterable[Finding]) -> list[Finding]:
         first, *others = sorted(group, key=lambda i: _order(unique[i]))
         for i in others:
             merged[i] = replace(unique[i], primary=False)
-        related = [
-            Related(unique[i].location, f"{unique[i].code} {unique[i].name}: {unique[i].message}") for i in others
-        ]
+        related = [_reference(unique[i]) for i in others]
         merged[first] = replace(unique[first], primary=True, related=(*unique[first].related, *related))
-    for i in _explained(unique):
+    for i, by in list(_explained([merged[i] for i in range(len(unique))])):
         merged[i] = replace(merged[i], primary=False)
+        merged[by] = replace(merged[by], related=tuple(dict.fromkeys((*merged[by].related, _reference(unique[i])))))
     return [merged[i] for i in range(len(unique))]
 
 
-def _explained(findings: Sequence[Finding]) -> Iterator[int]:
-    """Indices of findings that another one explains, though they have no path in common.
+def _reference(finding: Finding) -> Related:
+    return Related(finding.location, f"{finding.code} {finding.name}: {finding.message}")
+
+
+def _explained(findings: Sequence[Finding]) -> Iterator[tuple[int, int]]:
+    """(index, index of what explains it) of findings that another one explains without a path in common.
 
     A step is unclipped because its clipping is misplaced (GL402); the norm of a plain step is large because the net
     or the rate makes it so; weights that are all equal (GL202) are off He's scale (GL201) too.
     """
-    misplaced = {r.location for f in findings if f.code == "GL402" for r in f.related}
-    constant = {(f.model, f.location) for f in findings if f.code == "GL202"}
-    explosive = {f.location.path for f in findings if f.code in EXPLODES and _confirmed(f) and f.severity.rank > 0}
+    misplaced = {r.location: i for i, f in enumerate(findings) if f.code == "GL402" for r in f.related}
+    constant = {(f.model, f.location): i for i, f in enumerate(findings) if f.code == "GL202"}
+    explosive: dict[str, int] = {}
     for i, finding in enumerate(findings):
-        if (
-            (finding.code in UNCLIPPED and finding.location in misplaced)
-            or (finding.code == "GL201" and (finding.model, finding.location) in constant)
-            or (finding.code == "GL404" and finding.tentative and finding.location.path in explosive)
-        ):
-            yield i
+        if finding.code in EXPLODES and finding.primary and _confirmed(finding) and finding.severity.rank > 0:
+            explosive.setdefault(finding.location.path, i)
+    for i, finding in enumerate(findings):
+        by = None
+        if finding.code in UNCLIPPED:
+            by = misplaced.get(finding.location)
+        if finding.code == "GL201":
+            by = constant.get((finding.model, finding.location))
+        if by is None and finding.code == "GL404" and finding.tentative:
+            by = explosive.get(finding.location.path)
+        if by is not None:
+            yield i, by
 
 
 def path_of(finding: Finding) -> PathSubject | None:

@@ -56,6 +56,14 @@ def test_the_norm_of_a_plain_step_stands_behind_the_rate_that_makes_it():
     at = Location("train.py", 20)
     step = Finding("GL404", "unclipped-step", Severity.WARNING, "m", at, tentative=True, verdict=proven)
     rate = Finding("GL502", "lr-diverges", Severity.ERROR, "m", Location("train.py", 12), verdict=proven)
-    assert [f.primary for f in merge([step, rate])] == [False, True]
+    merged = merge([step, rate])
+    assert [f.primary for f in merged] == [False, True]
+    assert [r.location for r in merged[1].related] == [at]
     rewards = replace(step, tentative=False)
     assert [f.primary for f in merge([rewards, rate])] == [True, True]
+
+
+def test_equal_weights_come_before_their_scale():
+    scale = finding("GL201", 5)
+    equal = Finding("GL202", "zero-or-constant-init", Severity.WARNING, "m", Location("train.py", 5), model="Net")
+    assert [f.primary for f in merge([scale, equal])] == [False, True]
