@@ -34,7 +34,7 @@ class Remedy:
             case InsertNorm(kind):
                 return f"a {kind} norm behind each hidden layer"
             case AddSkips(every):
-                return f"a skip around every {every} layers"
+                return f"a skip around every {every} or so layers"
 
 
 def best_remedy(graph: ModelGraph, found: Profile, *, batch_size: int = 32) -> Remedy | None:

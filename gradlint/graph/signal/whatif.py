@@ -36,8 +36,8 @@ class InsertNorm:
 
 @dataclass(frozen=True)
 class AddSkips:
-    """Add x + branch_scale·F(x) around every `every` consecutive layers of `nodes` (all weighted when empty),
-    where the shapes on both sides agree."""
+    """Add x + branch_scale·F(x) around every `every` consecutive layers of `nodes` (all weighted when empty), or
+    around up to twice as many, until the shapes on both sides agree."""
 
     every: int = 2
     branch_scale: float = 1.0
@@ -166,11 +166,15 @@ def _add_skips(graph: ModelGraph, change: AddSkips) -> ModelGraph:
         closes = count >= max(change.every, 1) and len(users) == 1 and (users[0] in ends or _is_end(graph, users[0]))
         if not closes or start is None:
             continue
-        if start.shape == node.shape and start.id in draft.moved:
-            branch = draft.moved[node.id]
-            if change.branch_scale != 1.0:
-                branch = draft.insert(node, "scale", "scale", {"factor": change.branch_scale})
-            draft.join(node, draft.moved[start.id], branch)
+        if start.shape != node.shape or start.id not in draft.moved:
+            # A bottleneck comes back to its width after three layers; a new stage never does.
+            if count > 2 * change.every:
+                start, count = None, 0
+            continue
+        branch = draft.moved[node.id]
+        if change.branch_scale != 1.0:
+            branch = draft.insert(node, "scale", "scale", {"factor": change.branch_scale})
+        draft.join(node, draft.moved[start.id], branch)
         start, count = None, 0
     return draft.finish()
 
