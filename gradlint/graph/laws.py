@@ -205,10 +205,11 @@ class LawRecorder(TorchFunctionMode):
     ) -> Any:
         keywords = kwargs or {}
         name = getattr(func, "__name__", "")
-        if not self._within and self._originals.get(name) is func:
+        original = self._originals.get(name)
+        if original is not None and original is func and not self._within:
             # A library that imported the init function before it was wrapped (transformers 5).
             rest = {k: v for k, v in keywords.items() if k != "tensor"}
-            return self._initialise(name, func, args[0] if args else keywords["tensor"], args[1:], rest)
+            return self._initialise(name, original, args[0] if args else keywords["tensor"], args[1:], rest)
         result = func(*args, **keywords)
         if self._within:
             return result
