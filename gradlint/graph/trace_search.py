@@ -269,6 +269,8 @@ def _of_leaf(leaf: nn.Module, kind: str, a: dict[str, Any], module: nn.Module) -
                 sizes = _image_sizes(leaf, module)
             else:
                 sizes = [128, 1024, 16, 16000] if rank == 1 else [16, 32, 64, 112]
+            if rank == 3 and channels == 3 and kind == "conv":
+                yield from (_spec(None, (BATCH, 3, 16, side, side)) for side in (112, 224))
             for size in sizes:
                 yield _spec(None, (BATCH, channels, *[size] * rank))
             if not a.get("in_channels") and rank == 2:
