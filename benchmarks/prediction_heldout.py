@@ -59,11 +59,17 @@ def inverted(width: int, squeeze: bool) -> nn.Module:
     wide = 4 * width
     return Residual(
         nn.Sequential(
-            nn.Conv2d(width, wide, 1, bias=False), nn.BatchNorm2d(wide), nn.ReLU6(),
-            nn.Conv2d(wide, wide, 3, padding=1, groups=wide, bias=False), nn.BatchNorm2d(wide), nn.ReLU6(),
-            *([Squeeze(wide)] if squeeze else []), nn.Conv2d(wide, width, 1, bias=False), nn.BatchNorm2d(width),
+            nn.Conv2d(width, wide, 1, bias=False),
+            nn.BatchNorm2d(wide),
+            nn.ReLU6(),
+            nn.Conv2d(wide, wide, 3, padding=1, groups=wide, bias=False),
+            nn.BatchNorm2d(wide),
+            nn.ReLU6(),
+            *([Squeeze(wide)] if squeeze else []),
+            nn.Conv2d(wide, width, 1, bias=False),
+            nn.BatchNorm2d(width),
         )
-    )  # fmt: skip
+    )
 
 
 def image_net(stem: nn.Module, body: list[nn.Module], width: int) -> nn.Module:
@@ -275,13 +281,23 @@ def _mlps() -> Iterator[Case]:
     yield "mlp", "trunc normal", lambda: chain([96] * 8, nn.GELU, lambda w: nn.init.trunc_normal_(w, std=0.02)), flat
     yield "mlp", "uniform(-.5, .5)", lambda: chain([96] * 8, nn.Tanh, lambda w: nn.init.uniform_(w, -0.5, 0.5)), flat
     yield "mlp", "glu 8", lambda: Gated(8), flat
-    yield "mlp", "hand-written norm", lambda: nn.Sequential(
-        *[m for _ in range(8) for m in (nn.Linear(96, 96), Normalised(), nn.ReLU())], nn.Linear(96, 10)
-    ), flat  # fmt: skip
+    yield (
+        "mlp",
+        "hand-written norm",
+        lambda: nn.Sequential(
+            *[m for _ in range(8) for m in (nn.Linear(96, 96), Normalised(), nn.ReLU())], nn.Linear(96, 10)
+        ),
+        flat,
+    )
     yield "mlp", "mixture", Mixture, flat
-    yield "mlp", "dropout", lambda: nn.Sequential(
-        *[m for _ in range(6) for m in (nn.Linear(96, 96), nn.ReLU(), nn.Dropout(0.3))], nn.Linear(96, 10)
-    ), flat  # fmt: skip
+    yield (
+        "mlp",
+        "dropout",
+        lambda: nn.Sequential(
+            *[m for _ in range(6) for m in (nn.Linear(96, 96), nn.ReLU(), nn.Dropout(0.3))], nn.Linear(96, 10)
+        ),
+        flat,
+    )
     body = lambda: nn.Sequential(nn.LayerNorm(96), nn.Linear(96, 192), nn.GELU(), nn.Linear(192, 96))  # noqa: E731
     plain = lambda: nn.Sequential(nn.Linear(96, 96), nn.Tanh(), nn.Linear(96, 96))  # noqa: E731
     yield (
@@ -321,26 +337,110 @@ def _images() -> Iterator[Case]:
         lambda: image_net(nn.Conv2d(3, 32, 3, padding=1), [Inception(32) for _ in range(5)], 32),
         image,
     )
-    yield "image", "avg pool tanh", lambda: image_net(nn.Conv2d(3, 16, 5), [
-        nn.Tanh(), nn.AvgPool2d(2), nn.Conv2d(16, 32, 3), nn.Tanh()], 32), image  # fmt: skip
-    yield "image", "lenet", lambda: nn.Sequential(
-        nn.Conv2d(3, 6, 5, padding=2), nn.Sigmoid(), nn.AvgPool2d(2), nn.Conv2d(6, 16, 5), nn.Sigmoid(), nn.AvgPool2d(2),
-        nn.Flatten(), nn.Linear(64, 120), nn.Sigmoid(), nn.Linear(120, 10)), image  # fmt: skip
-    yield "image", "discriminator", lambda: image_net(nn.Conv2d(3, 32, 4, 2, 1), [
-        nn.LeakyReLU(0.2), nn.Conv2d(32, 64, 4, 2, 1), nn.InstanceNorm2d(64), nn.LeakyReLU(0.2)], 64), image  # fmt: skip
-    yield "image", "pre-activation", lambda: image_net(nn.Conv2d(3, 24, 3, padding=1), [Residual(nn.Sequential(
-        nn.GroupNorm(4, 24), nn.ReLU(), nn.Conv2d(24, 24, 3, padding=1))) for _ in range(10)], 24), image  # fmt: skip
-    yield "image", "residual, no norm", lambda: image_net(nn.Conv2d(3, 24, 3, padding=1), [Residual(nn.Sequential(
-        nn.Conv2d(24, 24, 3, padding=1), nn.ReLU(), nn.Conv2d(24, 24, 3, padding=1))) for _ in range(10)], 24), image  # fmt: skip
-    yield "image", "dilated reflect", lambda: image_net(nn.Conv2d(3, 24, 3, padding=1), [m for d in (1, 2, 4) for m in (
-        nn.ReLU(), nn.Conv2d(24, 24, 3, padding=d, dilation=d, padding_mode="reflect"))], 24), image  # fmt: skip
-    yield "image", "autoencoder", lambda: nn.Sequential(
-        nn.Conv2d(3, 16, 3, 2, 1), nn.ReLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.ReLU(), nn.ConvTranspose2d(32, 16, 4, 2, 1),
-        nn.ReLU(), nn.ConvTranspose2d(16, 3, 4, 2, 1), nn.Flatten()), image  # fmt: skip
+    yield (
+        "image",
+        "avg pool tanh",
+        lambda: image_net(nn.Conv2d(3, 16, 5), [nn.Tanh(), nn.AvgPool2d(2), nn.Conv2d(16, 32, 3), nn.Tanh()], 32),
+        image,
+    )
+    yield (
+        "image",
+        "lenet",
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 6, 5, padding=2),
+            nn.Sigmoid(),
+            nn.AvgPool2d(2),
+            nn.Conv2d(6, 16, 5),
+            nn.Sigmoid(),
+            nn.AvgPool2d(2),
+            nn.Flatten(),
+            nn.Linear(64, 120),
+            nn.Sigmoid(),
+            nn.Linear(120, 10),
+        ),
+        image,
+    )
+    yield (
+        "image",
+        "discriminator",
+        lambda: image_net(
+            nn.Conv2d(3, 32, 4, 2, 1),
+            [nn.LeakyReLU(0.2), nn.Conv2d(32, 64, 4, 2, 1), nn.InstanceNorm2d(64), nn.LeakyReLU(0.2)],
+            64,
+        ),
+        image,
+    )
+    yield (
+        "image",
+        "pre-activation",
+        lambda: image_net(
+            nn.Conv2d(3, 24, 3, padding=1),
+            [
+                Residual(nn.Sequential(nn.GroupNorm(4, 24), nn.ReLU(), nn.Conv2d(24, 24, 3, padding=1)))
+                for _ in range(10)
+            ],
+            24,
+        ),
+        image,
+    )
+    yield (
+        "image",
+        "residual, no norm",
+        lambda: image_net(
+            nn.Conv2d(3, 24, 3, padding=1),
+            [
+                Residual(nn.Sequential(nn.Conv2d(24, 24, 3, padding=1), nn.ReLU(), nn.Conv2d(24, 24, 3, padding=1)))
+                for _ in range(10)
+            ],
+            24,
+        ),
+        image,
+    )
+    yield (
+        "image",
+        "dilated reflect",
+        lambda: image_net(
+            nn.Conv2d(3, 24, 3, padding=1),
+            [
+                m
+                for d in (1, 2, 4)
+                for m in (nn.ReLU(), nn.Conv2d(24, 24, 3, padding=d, dilation=d, padding_mode="reflect"))
+            ],
+            24,
+        ),
+        image,
+    )
+    yield (
+        "image",
+        "autoencoder",
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 16, 3, 2, 1),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, 3, 2, 1),
+            nn.ReLU(),
+            nn.ConvTranspose2d(32, 16, 4, 2, 1),
+            nn.ReLU(),
+            nn.ConvTranspose2d(16, 3, 4, 2, 1),
+            nn.Flatten(),
+        ),
+        image,
+    )
     yield "image", "vit 6", lambda: Patches(6), image
-    yield "image", "3-d", lambda: nn.Sequential(
-        nn.Conv3d(2, 16, 3, padding=1), nn.ReLU(), nn.MaxPool3d(2), nn.Conv3d(16, 16, 3, padding=1), nn.ReLU(),
-        nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(16, 10)), (BATCH, 2, 8, 8, 8)  # fmt: skip
+    yield (
+        "image",
+        "3-d",
+        lambda: nn.Sequential(
+            nn.Conv3d(2, 16, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool3d(2),
+            nn.Conv3d(16, 16, 3, padding=1),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool3d(1),
+            nn.Flatten(),
+            nn.Linear(16, 10),
+        ),
+        (BATCH, 2, 8, 8, 8),
+    )
 
 
 def _sequences() -> Iterator[Case]:
