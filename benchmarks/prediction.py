@@ -16,7 +16,7 @@ from importlib import import_module
 
 import torch
 import torch.nn.functional as F
-from prediction_nets import BATCH, Case
+from prediction_nets import Case
 from torch import nn
 
 from gradlint.graph.laws import LawRecorder
