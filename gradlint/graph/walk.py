@@ -193,6 +193,8 @@ class OperationWalk(TorchFunctionMode):
         if self._inside or not self._stack:
             return func(*args, **known)
         name = getattr(func, "__name__", "")
+        if name == "cuda" and args and not torch.cuda.is_available():
+            return args[0]
         if name in VALUES:
             return self.value(func, args, known)
         if name in _SILENT or (name == "__get__" and operation_name(func) not in _DATA_ATTRIBUTES):

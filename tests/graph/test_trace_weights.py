@@ -273,3 +273,16 @@ def test_a_policy_that_returns_a_distribution_ends_in_its_mean():
     assert graph.nodes[graph.nodes[mean].inputs[0]].name == "net.2"
     assert not list(graph.of_kind("unknown"))
     assert all(torch.equal(before[k], v) for k, v in policy.state_dict().items())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="tensors do move where there is a GPU")
+def test_a_move_to_a_gpu_that_is_not_there_is_left_out():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.fc(x.cuda()) + torch.zeros(x.size(0), 4).cuda()
+
+    assert [n.name for n in trace_module(Net()).graph.of_kind("linear")] == ["fc"]
