@@ -231,7 +231,7 @@ def _of_model(model: Modelled) -> MeasuredModel | None:
 def _judged(
     path: str, graph: Any, predicted: Any, measurement: Any, optimizer: str | None, **more: Any
 ) -> MeasuredModel:
-    from gradlint.api import Report
+    from gradlint.report.measured import Report
     from gradlint.report.profile import MeasuredModel
 
     report = Report(graph, measurement, optimizer)

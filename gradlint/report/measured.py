@@ -1,0 +1,154 @@
+"""The report on one measured batch, as a table for terminals and notebooks."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from functools import cached_property
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gradlint.finding import Severity
+from gradlint.graph.model import WEIGHTED, ModelGraph, Node
+from gradlint.graph.topology import topology
+from gradlint.graph.topology_paths import feeds
+from gradlint.probe.experiment import LayerMeasurement, Measurement
+from gradlint.probe.judging import ABSOLUTE, Health, classify, finite, health, log10, ratio_bands
+
+BAR_WIDTH = 12
+"""Characters of a bar; each is one decade."""
+
+COLOURS = {None: "green", Severity.INFO: "cyan", Severity.WARNING: "yellow", Severity.ERROR: "red"}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one forward and backward pass over a batch showed of a model.
+
+    `measurement` holds the numbers by operation, `graph` the operations, `optimizer` the name of the optimizer that
+    the thresholds are chosen by. Shows itself as a table in a terminal (rich) and in a notebook.
+    """
+
+    graph: ModelGraph
+    measurement: Measurement
+    optimizer: str | None = None
+
+    @cached_property
+    def layers(self) -> tuple[LayerMeasurement, ...]:
+        """The weighted layers in execution order."""
+        seen = self.measurement.layers
+        return tuple(seen[n.name] for n in self.graph.of_kind(*sorted(WEIGHTED)) if n.name in seen)
+
+    @cached_property
+    def hidden(self) -> tuple[str, ...]:
+        """Names of the weighted layers that have another behind them; all of them if none has."""
+        later = topology(self.graph).before_weights
+        weighted = [n for n in self.graph.of_kind(*sorted(WEIGHTED)) if n.name in self.measurement.layers]
+        return tuple(n.name for n in weighted if later[n.id]) or tuple(n.name for n in weighted)
+
+    @cached_property
+    def scale_free(self) -> frozenset[str]:
+        """Layers whose scale a normalisation divides out."""
+        return frozenset(n.name for n in self._weighted if feeds(self.graph, n).normalized)
+
+    @cached_property
+    def zero_gated(self) -> frozenset[str]:
+        """What a zero-initialised weight at the end of a residual branch cuts off from the gradient, by design."""
+        silent = {n.id for n in self.graph.nodes if self._seen(n) and self._seen(n).weight_norm == 0}
+        gated = {i for skip in topology(self.graph).skips if skip.branch & silent for i in skip.branch}
+        return frozenset(self.graph.nodes[i].name for i in gated - silent)
+
+    @property
+    def _weighted(self) -> list[Node]:
+        return list(self.graph.of_kind(*sorted(WEIGHTED)))
+
+    def _seen(self, node: Node) -> LayerMeasurement:
+        return self.measurement.layers.get(node.name, LayerMeasurement(node.name))
+
+    @cached_property
+    def health(self) -> Health:
+        """The gradient ratio, the absolute gradients and the forward signal, judged by the table of the rules."""
+        return health(
+            self.measurement, self.hidden, self.optimizer, scale_free=self.scale_free, zero_gated=self.zero_gated
+        )
+
+    @property
+    def severity(self) -> Severity | None:
+        """How bad it is; None is healthy. A value that is not finite is an error."""
+        return Severity.ERROR if self.measurement.first_nonfinite else self.health.severity
+
+    @property
+    def healthy(self) -> bool:
+        """Whether nothing is outside of what training copes with (a warning or an error)."""
+        return self.severity is None or self.severity is Severity.INFO
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is outside the healthy range, in words."""
+        broken = self.measurement.first_nonfinite
+        first = (f"`{broken}` makes the first value that is not finite",) if broken else ()
+        return (*first, *self.health.reasons)
+
+    def __rich__(self) -> Table:
+        """The layers as a table: activations, gradients on a log scale, saturation, dead units, update ratio."""
+        title = Text(f"{self.graph.name}: loss {_number(self.measurement.loss)} on {self.measurement.device}")
+        table = Table(title=title, caption=Text(self._verdict()), title_justify="left", caption_justify="left")
+        for heading in ("layer", "std h", "‖∂L/∂h‖", "relative", "", "‖∂L/∂W‖", "sat.", "dead", "‖Δw‖/‖w‖"):
+            table.add_column(heading, justify="left" if heading in ("layer", "") else "right", no_wrap=True)
+        last = self.measurement.layers[self.hidden[-1]].gradient if self.hidden else None
+        for layer in self.layers:
+            relative = layer.gradient / last if layer.gradient is not None and last else None
+            colour = COLOURS[self._class(layer, relative)]
+            table.add_row(
+                layer.name,
+                _number(layer.activation_std),
+                _number(layer.gradient),
+                _number(relative),
+                Text(_bar(relative), style=colour),
+                Text(_number(layer.weight_gradient), style=colour),
+                _share(layer.saturated),
+                _share(layer.dead),
+                _number(layer.update_ratio),
+            )
+        return table
+
+    def _class(self, layer: LayerMeasurement, relative: float | None) -> Severity | None:
+        absolute = None if layer.name in self.scale_free | self.zero_gated else layer.weight_gradient
+        classes = [classify(relative, ratio_bands(self.optimizer)), classify(absolute, ABSOLUTE)]
+        return max((c for c in classes if c), key=lambda c: c.rank, default=None)
+
+    def _verdict(self) -> str:
+        word = self.severity.value if self.severity else "healthy"
+        return f"{word}: " + "; ".join(self.problems) if self.problems else word
+
+    def __str__(self) -> str:
+        console = Console(file=io.StringIO(), width=110, color_system=None)
+        console.print(self)
+        assert isinstance(console.file, io.StringIO)
+        return console.file.getvalue()
+
+    def _repr_html_(self) -> str:
+        console = Console(file=io.StringIO(), width=110, record=True)
+        console.print(self)
+        return console.export_html(inline_styles=True, code_format="<pre style='line-height:1.2'>{code}</pre>")
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.2g}" if finite(value) else "not finite"
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0%}"
+
+
+def _bar(relative: float | None) -> str:
+    """One mark for each decade away from the last hidden layer: "◂◂◂" smaller, "▸▸" larger."""
+    if relative is None:
+        return ""
+    decades = max(-BAR_WIDTH, min(BAR_WIDTH, log10(relative)))
+    count = round(abs(decades))
+    return ("◂" if decades < 0 else "▸") * count or "·"
