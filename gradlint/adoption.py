@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gradlint import baseline as baselines
 from gradlint import fixing
+from gradlint.causes import standing
 from gradlint.changes import Changes, changed_since
-from gradlint.finding import Finding
 from gradlint.ignoring import with_ignores
 from gradlint.result import Result
 
@@ -90,13 +90,6 @@ class Adoption:
             missed = f", {dropped} left (no place for a comment)" if dropped else ""
             said.append(f"{name}: {len(file.applied)} suppressed{missed}")
         return said
-
-
-def standing(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """The findings, where one that repeated another stands for itself once that other is gone."""
-    kept = list(findings)
-    explained = {r.location for f in kept if f.primary for r in f.related}
-    return tuple(f if f.primary or f.location in explained else replace(f, primary=True) for f in kept)
 
 
 def _count(number: int) -> str:

@@ -68,6 +68,13 @@ def _explained(findings: Sequence[Finding]) -> Iterator[tuple[int, int]]:
             yield i, by
 
 
+def standing(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """The findings, where one that repeated another stands for itself once that other is gone."""
+    kept = list(findings)
+    explained = {r.location for f in kept if f.primary for r in f.related}
+    return tuple(f if f.primary or f.location in explained else replace(f, primary=True) for f in kept)
+
+
 def path_of(finding: Finding) -> PathSubject | None:
     """The path that a finding speaks of, or None."""
     subject = finding.subject

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gradlint.causes import merge
+from gradlint.causes import merge, standing
 from gradlint.config import Config, ignored_in, selected
 from gradlint.finding import Finding, Severity
 from gradlint.graph.signal import profile
@@ -99,7 +99,7 @@ class Engine:
         skipped = {s for part in checked for s in part.skipped}
         return Result(
             root=self.root,
-            findings=ordered(f for f in kept if not ignored_in(f, self._relative(f.location.path), self.config)),
+            findings=ordered(standing(self._wanted(kept))),
             models=tuple(models),
             skipped=tuple(sorted(skipped, key=lambda s: (s.location, s.reason))),
             files=sum(not part.target for part in checked),
@@ -109,6 +109,10 @@ class Engine:
             unbuilt=tuple(s for part in checked if part.target and self.config.exec for s in part.skipped),
             texts=dict(self._texts(checked)),
         )
+
+    def _wanted(self, findings: Sequence[Finding]) -> Iterator[Finding]:
+        """The findings that `per-file-ignores` leaves."""
+        return (f for f in findings if not ignored_in(f, self._relative(f.location.path), self.config))
 
     def _all(self, files: Sequence[Path], probing: Probing) -> list[_Checked]:
         """All files; those that only need reading in several processes, where that pays."""

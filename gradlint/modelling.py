@@ -125,5 +125,5 @@ def _opened(part: Slice, script: Script, probing: Probing, input_spec: str | Non
     config = probing.config
     probing.progress("build", part.name or part.target)
     limits = Limits(seconds=config.timeout, memory=config.memory << 20)
-    job = ModelJob(part, input_hint(script, input_spec), limits, config.seed)
+    job = ModelJob(part, input_hint(script, input_spec), limits, config.seed, config.device)
     return stack.enter_context(probing.pool.open(job))

@@ -22,9 +22,6 @@ from gradlint.verdicts import PathSubject, judge_gain, judge_path
 TOLERANCE = 0.8
 """Scales from 0.8 to 1/0.8 of He's pass: over ten layers they change the signal by less than a decade."""
 
-ALONE = 0.1
-"""A single hidden layer within a decade of He's scale does not move a healthy path: the next one's is right."""
-
 DELIBERATE = frozenset({"eye", "dirac", "sparse", "pretrained", "unknown"})
 """Laws with a purpose of their own, or of which nothing is known."""
 
@@ -223,7 +220,7 @@ for _ in range(100):
         health = predicted_path(profile, layers, context.algorithm, self.options)
         if claims.claimed(health, graph, profile) is Severity.INFO:
             group = [s for s in group if not s.branch]
-        if not group or (len(group) == 1 and health.severity is None and ALONE <= group[0].gain <= 1 / ALONE):
+        if not group:
             return
         first = group[0]
         scales = sorted(s.gain for s in group)
