@@ -3,7 +3,7 @@
     python benchmarks/labels.py LABELS.jsonl CHECKOUTS [--jobs N] [--rule CODE] [--verbose]
 
 CHECKOUTS holds one folder for each repository, named OWNER__NAME. A label says that a rule fires at a line of a file,
-or that the file is clean of it. A hit is the same rule in the same file within 12 lines (40 for rules on a whole
+or that the file is clean of it. Labels whose run failed are counted apart. A hit is the same rule in the same file within 12 lines (40 for rules on a whole
 architecture); a clean label fails on a warning or error; debatable labels are not scored.
 """
 
@@ -38,7 +38,7 @@ def wilson(hits: int, total: int) -> tuple[float, float]:
 
 def check(root: Path, entry: str) -> list[dict[str, Any]] | None:
     """The findings of one run, or None if it failed."""
-    command = [sys.executable, "-m", "gradlint.cli", "check", "--no-exec", "--no-cache", "--output-format", "json"]
+    command = [sys.executable, "-m", "gradlint", "check", "--no-exec", "--no-cache", "--output-format", "json"]
     try:
         ran = subprocess.run([*command, entry], cwd=root, capture_output=True, text=True, timeout=300, check=False)
         found: list[dict[str, Any]] = json.loads(ran.stdout)["findings"]
@@ -86,7 +86,7 @@ def main() -> None:
         if findings is None:
             count["failed"] += 1
             print(f"failed       {where}")
-            findings = []
+            continue
         if label["verdict"] == "fire":
             hit = any(is_hit(f, label) for f in findings)
             count["hit" if hit else "missed"] += 1
