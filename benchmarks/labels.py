@@ -3,8 +3,9 @@
     python benchmarks/labels.py LABELS.jsonl CHECKOUTS [--jobs N] [--rule CODE] [--verbose]
 
 CHECKOUTS holds one folder for each repository, named OWNER__NAME. A label says that a rule fires at a line of a file,
-or that the file is clean of it. Labels whose run failed are counted apart. A hit is the same rule in the same file within 12 lines (40 for rules on a whole
-architecture); a clean label fails on a warning or error; debatable labels are not scored.
+or that the file is clean of it. Labels whose run failed are counted apart. A hit is the same rule in the same
+file within 12 lines (40 for rules on a whole architecture); a clean label fails on a warning or error; debatable
+labels are not scored.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 """Nets as people write them, for the tests of tracing and for benchmarks/coverage.py."""
 
-# ruff: noqa: D101, D102, D103, D107
 import math
 from types import SimpleNamespace
 
