@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from gradlint.api import Report, probe
+from gradlint.api import probe
 from gradlint.finding import Severity
+from gradlint.report.measured import Report
 
 if TYPE_CHECKING:
     import torch

@@ -16,8 +16,11 @@ from typing import Any
 
 _COMPILER_HOOK = "torch._compile"
 
-PACKAGES = ("torch._dynamo", "torchvision", "timm", "transformers.modeling_utils", "pytorch_lightning", "lightning")
-"""Installed packages that take a second or more to import and start no threads by it."""
+PACKAGES = ("torch._dynamo", "torchvision", "timm", "pytorch_lightning", "lightning")
+"""Installed packages that take a second or more to import and start no threads by it.
+
+Not transformers: it takes its own copies of `torch.nn.init` when it is imported, which must be the recording ones.
+"""
 
 
 class _WithoutCompiler(importlib.abc.MetaPathFinder):
