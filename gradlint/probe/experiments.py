@@ -45,6 +45,8 @@ class Subject:
     """A model's batch, loss and trace: everything an experiment needs beside the model itself.
 
     `recipe` is the script's optimizer, None when it is not known. `budget` and `autocast` are those of `measure`.
+    `observed` is the loss that single passes are measured under where it differs from the one that steps descend:
+    thresholds on absolute gradients are for losses averaged over the batch.
     """
 
     args: Sequence[Any]
@@ -54,6 +56,7 @@ class Subject:
     recipe: Recipe | None = None
     budget: int | None = None
     autocast: torch.dtype | None = None
+    observed: Callable[[Any], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ def _observe(subject: Subject, module: nn.Module, seed: int, rewrite: Rewrite | 
             module,
             subject.args,
             subject.kwargs,
-            subject.loss,
+            subject.observed or subject.loss,
             subject.graph,
             recipe=subject.recipe,
             rewrite=rewrite,

@@ -85,7 +85,9 @@ def _run_on(device: torch.device, batch_size: int, job: ProbeJob, traced: Traced
     recipe = None
     if job.optimizer is not None:
         recipe = Recipe(job.optimizer, job.learning_rate, job.momentum, job.weight_decay)
-    subject = Subject(args, kwargs, loss, traced.graph, recipe, BUDGET, DTYPES.get(job.autocast or ""))
+    averaged = SyntheticLoss(replace(specified, reduction="mean"), job.seed) if specified.reduction == "sum" else None
+    autocast = DTYPES.get(job.autocast or "")
+    subject = Subject(args, kwargs, loss, traced.graph, recipe, BUDGET, autocast, observed=averaged)
 
     def make(seed: int) -> nn.Module:
         torch.manual_seed(seed)

@@ -195,3 +195,11 @@ def test_autocast_measures_close_to_float32(probed):
     cast, _ = probed(lambda: stack(3, nn.ReLU), (64,), Experiment("baseline"), seeds=1, autocast="bfloat16")
     assert cast.baseline.layers["0"].gradient == pytest.approx(plain.baseline.layers["0"].gradient, rel=0.1)
     assert cast.baseline.layers["0"].gradient != plain.baseline.layers["0"].gradient
+
+
+def test_single_passes_are_measured_under_the_averaged_loss(probed):
+    def norm(reduction):
+        found, _ = probed(lambda: nn.Linear(4, 4), (4,), Experiment("baseline"), seeds=1, loss=Loss("mse", reduction))
+        return found.baseline.gradient_norms[0]
+
+    assert norm("sum") == pytest.approx(norm("mean"), rel=1e-4)

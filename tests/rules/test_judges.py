@@ -189,19 +189,18 @@ def test_rewards_are_not_refuted_by_a_synthetic_batch():
     assert (verdict.outcome, verdict.severity) == (Outcome.CONFIRMED, Severity.WARNING)
 
 
-def test_plain_steps_are_confirmed_by_the_norm_alone_and_not_where_the_rate_diverges():
+def test_plain_steps_are_confirmed_by_the_norm_of_the_averaged_loss_alone():
     rule = UnclippedStep()
     plain = rule.finding(HERE, "m", subject=UnclippedSubject(StepSubject("SGD", 0.1)))
     adversarial = rule.finding(HERE, "m", subject=UnclippedSubject(StepSubject("SGD", 0.1), adversarial=True))
-    spiky = Measurement("step", losses=(2.3, 2.0), gradient_norms=(1.0, 1.0, 50.0))
-    assert rule.judge(plain, Measurements({"step": spiky})).outcome is Outcome.REFUTED
-    assert rule.judge(adversarial, Measurements({"step": spiky})).outcome is Outcome.CONFIRMED
-    large = replace(spiky, gradient_norms=(2000.0, 1500.0))
-    assert rule.judge(plain, Measurements({"step": large})).outcome is Outcome.CONFIRMED
-    diverging = replace(large, losses=(2.3, 900.0))
     at_init = Measurement("baseline", gradient_norms=(1.0, 1.2))
-    verdict = rule.judge(plain, Measurements({"step": diverging, "baseline": at_init}))
-    assert verdict.outcome is Outcome.REFUTED
+    spiky = Measurement("step", losses=(2.3, 2.0), gradient_norms=(1.0, 1.0, 50.0))
+    assert rule.judge(plain, Measurements({"step": spiky, "baseline": at_init})).outcome is Outcome.REFUTED
+    assert rule.judge(adversarial, Measurements({"step": spiky, "baseline": at_init})).outcome is Outcome.CONFIRMED
+    large = replace(at_init, gradient_norms=(2000.0, 1500.0))
+    assert rule.judge(plain, Measurements({"baseline": large})).outcome is Outcome.CONFIRMED
+    diverging = replace(spiky, losses=(2.3, 900.0), gradient_norms=(2000.0, 9000.0))
+    assert rule.judge(adversarial, Measurements({"step": diverging, "baseline": at_init})).outcome is Outcome.REFUTED
 
 
 def test_a_remedy_that_ruins_another_number_is_not_shown():
