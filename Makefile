@@ -10,7 +10,7 @@ demo: $(STAMP)
 	-$(BIN)/gradlint check fixtures/lstm_sentiment/bad.py fixtures/resnet152_no_skip/bad.py
 
 test: lint
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
