@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +40,23 @@ def cells(layer: nn.Module) -> list[nn.RNNCellBase]:
         case nn.RNNBase():
             return [_cell(layer, layer, layer.bias, f"_l{index}") for index in range(layer.num_layers)]
     raise NotRecurrentError(f"{type(layer).__name__} is not an nn.RNN, LSTM, GRU or one of their cells")
+
+
+def _backward_cells(layer: nn.Module) -> list[nn.RNNCellBase]:
+    """The cells of the backward direction of a bidirectional layer, one for each of its layers."""
+    if not getattr(layer, "bidirectional", False):
+        return []
+    return [_cell(layer, layer, bool(layer.bias), f"_l{index}_reverse") for index in range(int(layer.num_layers))]
+
+
+def _run(cell: nn.RNNCellBase, inputs: Iterable[Tensor]) -> list[Tensor]:
+    """The hidden states of a cell over the inputs of each time step."""
+    hidden: list[Tensor] = []
+    state: Any = None
+    for step in inputs:
+        state = cell(step) if state is None else cell(step, state)
+        hidden.append(state[0] if isinstance(state, tuple) else state)
+    return hidden
 
 
 def _cell(layer: nn.Module, source: Any, bias: bool, suffix: str) -> nn.RNNCellBase:
@@ -87,26 +105,29 @@ def unroll(
 ) -> list[Unrolled]:
     """Each of the layer's layers unrolled over `steps` time steps, W_hh multiplied by `weight_factor`.
 
-    The layers run one after the other, each on the hidden states of the one before. Raises NotRecurrentError.
+    The layers run one after the other, each on the hidden states of the one before (of both directions, where there are
+    two; the forward one is measured). Raises NotRecurrentError.
     """
     inputs = time_first(layer, sequence, steps, seed)
     found = []
+    backward = _backward_cells(layer)
     with torch.enable_grad():
-        for cell in cells(layer):
+        for index, cell in enumerate(cells(layer)):
             with torch.no_grad():
                 cell.weight_hh.mul_(weight_factor)
-            hidden: list[Tensor] = []
-            state: Any = None
-            for step in inputs:
-                state = cell(step) if state is None else cell(step, state)
-                hidden.append(state[0] if isinstance(state, tuple) else state)
+            hidden = _run(cell, inputs)
             generator = torch.Generator().manual_seed(seed)
             direction = torch.randn(hidden[-1].shape, generator=generator).to(hidden[-1])
             direction = direction / direction.norm(dim=-1, keepdim=True)
             gradients = torch.autograd.grad((hidden[-1] * direction).sum(), hidden)
             norms = torch.stack([torch.linalg.vector_norm(g) for g in gradients]).tolist()
             found.append(Unrolled(tuple(norms), spectral_norm(cell)))
-            inputs = torch.stack([h.detach() for h in hidden])
+            states = torch.stack([h.detach() for h in hidden])
+            if backward:
+                with torch.no_grad():
+                    reverse = torch.stack(_run(backward[index], inputs.flip(0))).flip(0)
+                states = torch.cat([states, reverse], dim=-1)
+            inputs = states
     return found
 
 

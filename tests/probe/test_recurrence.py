@@ -77,3 +77,12 @@ def test_other_layers_are_refused_in_one_line():
         unroll(nn.Linear(2, 2), None, 5)
     with pytest.raises(NotRecurrentError, match="projection"):
         unroll(nn.LSTM(4, 4, proj_size=2), None, 5)
+
+
+@pytest.mark.parametrize("kind", [nn.RNN, nn.LSTM, nn.GRU])
+def test_stacked_bidirectional_layers_unroll_on_both_directions(kind):
+    torch.manual_seed(0)
+    layer = kind(6, 8, num_layers=2, bidirectional=True)
+    first, second = unroll(layer, torch.randn(5, 3, 6), 5)
+    assert len(first.gradients) == len(second.gradients) == 5
+    assert all(x > 0 for x in (*first.gradients, *second.gradients))
