@@ -20,13 +20,13 @@ from gradlint.location import Location
 from gradlint.modelling import Modelled, model_key, modelled, modelled_target
 from gradlint.parallel import check_all, processes
 from gradlint.realising import realise
-from gradlint.result import CheckedModel, Result, ordered
+from gradlint.result import CheckedModel, Result, ordered, relative_path
 from gradlint.rule import Rule
 from gradlint.settling import Probing, settle
 from gradlint.source import configuration
 from gradlint.source.grammar import is_newer_python
 from gradlint.source.notebook import Notebook, read_notebook
-from gradlint.source.project import Project, SourceFile, UnreadableError, find_root, read_text
+from gradlint.source.project import UNPARSABLE, Project, SourceFile, UnreadableError, find_root, read_text
 from gradlint.source.read import read_script
 from gradlint.source.relevance import is_relevant
 from gradlint.source.script import Script, Skipped
@@ -37,9 +37,6 @@ from gradlint.worker.protocol import Limits
 
 Progress = Callable[[str, str], None]
 """Told the stage ("read", "build", "probe") and the name of the file or model that it is about."""
-
-UNPARSABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
-"""What `ast.parse` raises for a text that is no program (null bytes, nesting beyond the parser's stack)."""
 
 
 @dataclass
@@ -112,7 +109,7 @@ class Engine:
 
     def _wanted(self, findings: Sequence[Finding]) -> Iterator[Finding]:
         """The findings that `per-file-ignores` leaves."""
-        return (f for f in findings if not ignored_in(f, self._relative(f.location.path), self.config))
+        return (f for f in findings if not ignored_in(f, relative_path(f.location.path, self.root), self.config))
 
     def _all(self, files: Sequence[Path], probing: Probing) -> list[_Checked]:
         """All files; those that only need reading in several processes, where that pays."""
@@ -154,7 +151,7 @@ class Engine:
         checked = _Checked(source=source)
         if not is_relevant(source.text.encode()):
             return checked
-        self.progress("read", self._relative(source.path))
+        self.progress("read", relative_path(source.path, self.root))
         try:
             _ = source.tree
         except UNPARSABLE as error:
@@ -259,12 +256,6 @@ class Engine:
             else:
                 for cell, lines in notebook.cells().items():
                     yield f"{part.source.path}#cell{cell}", "\n".join(lines)
-
-    def _relative(self, path: str) -> str:
-        try:
-            return Path(path).relative_to(self.root).as_posix()
-        except ValueError:
-            return path
 
 
 def _silent(stage: str, name: str) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gradlint.finding import Edit, Finding
 from gradlint.result import is_refuted
-from gradlint.source.project import UnreadableError, read_text
+from gradlint.source.project import UNPARSABLE, UnreadableError, read_text
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _overlap(edits: list[Edit], text: str) -> bool:
 def _parses(text: str) -> bool:
     try:
         ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    except UNPARSABLE:
         return False
     return True
 

@@ -44,10 +44,7 @@ class Result:
 
     def relative(self, path: str) -> str:
         """A path as reports show it: relative to the root, with `/`; absolute when it lies outside."""
-        try:
-            return Path(path).relative_to(self.root).as_posix()
-        except ValueError:
-            return Path(path).as_posix()
+        return relative_path(path, self.root)
 
     def quotable(self, at: Location) -> list[str] | None:
         """The lines of the text that a location is in (of the cell, in a notebook), or None where it is not at hand."""
@@ -70,6 +67,14 @@ class Result:
     def reaches(self, threshold: Severity) -> bool:
         """Whether any finding that is not refuted is at or above the severity."""
         return any(f.severity.rank >= threshold.rank and not is_refuted(f) for f in self.findings)
+
+
+def relative_path(path: str, root: Path) -> str:
+    """A path as reports show it: relative to the root, with `/`; absolute when it lies outside."""
+    try:
+        return Path(path).relative_to(root).as_posix()
+    except ValueError:
+        return Path(path).as_posix()
 
 
 def is_refuted(finding: Finding) -> bool:

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 
 from gradlint.location import Location
-from gradlint.source.project import SourceFile, UnreadableError
+from gradlint.source.project import UNPARSABLE, SourceFile, UnreadableError
 
 _MAGIC = re.compile(r"^(\s*)([!%?]|\w+\s*=\s*[!%])|^(\s*)[\w.]+\?{1,2}\s*$")
 _CELL_MAGIC = re.compile(r"^\s*%%(\w+)")
@@ -83,6 +83,6 @@ def _plain(body: str) -> list[str]:
 def _parses(text: str) -> bool:
     try:
         ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    except UNPARSABLE:
         return False
     return True

@@ -21,6 +21,10 @@ _MAGIC = re.compile(r"^([ \t]*)(?:[!%]{1,2}[ \t]?[A-Za-z]|\w+[ \t]*=[ \t]*[!%][A
 MARKERS = (".git", "pyproject.toml", "setup.py", "setup.cfg", "requirements.txt")
 
 
+UNPARSABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
+"""What `ast.parse` raises for a text that is no program (null bytes, nesting beyond the parser's stack)."""
+
+
 class UnreadableError(Exception):
     """A file that cannot be read as text; the message is one line without the path."""
 
@@ -119,7 +123,7 @@ class Project:
             found: SourceFile | None = SourceFile(key, read_text(resolved), module=self.module_name(resolved))
             assert found is not None
             _ = found.tree
-        except (UnreadableError, SyntaxError, ValueError, RecursionError, MemoryError):
+        except (UnreadableError, *UNPARSABLE):
             found = None
         self.add(key, found)
         return found
