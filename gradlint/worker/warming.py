@@ -9,12 +9,13 @@ import importlib.machinery
 import importlib.util
 import mmap
 import sys
-import sysconfig
 import types
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 _COMPILER_HOOK = "torch._compile"
+_PACKAGE_FOLDERS = frozenset({"site-packages", "dist-packages"})
 
 PACKAGES = ("torch._dynamo", "torchvision", "timm", "pytorch_lightning", "lightning")
 """Installed packages that take a second or more to import and start no threads by it.
@@ -95,8 +96,8 @@ def _is_installed(name: str) -> bool:
         spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):
         return False
-    folders = tuple(sysconfig.get_paths()[key] for key in ("purelib", "platlib"))
-    return spec is not None and (spec.origin or "").startswith(folders)
+    # By name, not by this environment's own folder: a virtual environment may see another's packages.
+    return spec is not None and not _PACKAGE_FOLDERS.isdisjoint(Path(spec.origin or "").parts)
 
 
 def settle() -> None:
