@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ast
-from typing import TYPE_CHECKING
 
+from gradlint.source.evaluation import Evaluation
 from gradlint.source.index import END, CallSite, Scope, reaching, terminal_name
 from gradlint.source.things import (
     External,
@@ -18,9 +18,6 @@ from gradlint.source.things import (
     external_name,
 )
 from gradlint.source.value import Value
-
-if TYPE_CHECKING:
-    from gradlint.source.evaluate import Evaluator
 
 NAMESPACES = (
     "argparse.Namespace",
@@ -51,7 +48,7 @@ def is_parsed(thing: Thing) -> Instance | None:
     return None
 
 
-def attribute_of_arguments(evaluator: Evaluator, instance: Instance, name: str) -> Things:
+def attribute_of_arguments(evaluator: Evaluation, instance: Instance, name: str) -> Things:
     """What `args.name` (or `args["name"]`) holds by default; empty when the object holds no such thing."""
     stored = stored_on(evaluator, instance, name)
     parser = is_parsed(instance)
@@ -73,7 +70,7 @@ def attribute_of_arguments(evaluator: Evaluator, instance: Instance, name: str) 
     return stored
 
 
-def stored_on(evaluator: Evaluator, instance: Instance, name: str) -> Things:
+def stored_on(evaluator: Evaluation, instance: Instance, name: str) -> Things:
     """What assignments in the scope that made the object put under this attribute: `cfg.LR = …`."""
     if instance.call is None:
         return ()
@@ -93,7 +90,7 @@ def stored_on(evaluator: Evaluator, instance: Instance, name: str) -> Things:
     return ()
 
 
-def flag(evaluator: Evaluator, parser: Instance, name: str) -> Things:
+def flag(evaluator: Evaluation, parser: Instance, name: str) -> Things:
     """The default of a parser's flag, by its destination."""
     files = [parser.scope.file, *evaluator.known_files]
     seen: set[str] = set()
@@ -112,7 +109,7 @@ def flag(evaluator: Evaluator, parser: Instance, name: str) -> Things:
     return ()
 
 
-def _may_be(evaluator: Evaluator, site: CallSite, parser: Instance, path: str) -> bool:
+def _may_be(evaluator: Evaluation, site: CallSite, parser: Instance, path: str) -> bool:
     """Whether `add_argument` may belong to this parser: it does not when its receiver is another one."""
     if not isinstance(site.node.func, ast.Attribute):
         return False
@@ -132,7 +129,7 @@ def destination(call: ast.Call) -> str | None:
     return long[0].lstrip("-").replace("-", "_") if long else None
 
 
-def _flag_default(evaluator: Evaluator, site: CallSite, name: str) -> Things:
+def _flag_default(evaluator: Evaluation, site: CallSite, name: str) -> Things:
     keywords = {k.arg: k.value for k in site.node.keywords if k.arg}
     way = f"argparse default of --{name}"
     action = keywords.get("action")
@@ -168,7 +165,7 @@ def _as_flag(thing: Thing, way: str) -> Thing:
     return thing
 
 
-def parameter_option(evaluator: Evaluator, name: str, scope: Scope) -> Things:
+def parameter_option(evaluator: Evaluation, name: str, scope: Scope) -> Things:
     """The default that a click, typer or hydra decorator gives a function's parameter; empty if none does."""
     for decorator in getattr(scope.node, "decorator_list", ()):
         if not isinstance(decorator, ast.Call) or terminal_name(decorator.func) not in {"option", "argument"}:
@@ -191,7 +188,7 @@ def parameter_option(evaluator: Evaluator, name: str, scope: Scope) -> Things:
     return ()
 
 
-def absl_flag(evaluator: Evaluator, scope: Scope, name: str) -> Things:
+def absl_flag(evaluator: Evaluation, scope: Scope, name: str) -> Things:
     """The default of `flags.DEFINE_float("lr", 1e-3, …)` in the file of `scope`."""
     for kind in ("float", "integer", "bool", "boolean", "string", "enum", "multi_integer", "list"):
         for site in evaluator.index_of(scope).calls_by_name.get(f"DEFINE_{kind}", []):

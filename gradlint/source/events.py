@@ -185,7 +185,7 @@ class Events:
             function = self._function(thing)
             if function is None or not _touches_gradients(function.scope, self.evaluator):
                 continue
-            inner = self.evaluator._frames(function.scope, site.node, site.scope, frame, function.receiver)
+            inner = self.evaluator.frame(function.scope, site.node, site.scope, frame, function.receiver)
             if inner.depth > 6:
                 continue
             found += self.of(function.scope, inner, path, depth + 1)

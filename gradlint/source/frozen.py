@@ -62,7 +62,7 @@ def _in_scope(evaluator: Evaluator, root: Instance, models: Models) -> list[Froz
                             root,
                             models,
                             arguments.args[position].arg,
-                            evaluator._frames(thing.scope, site.node, site.scope, None, None),
+                            evaluator.frame(thing.scope, site.node, site.scope, None, None),
                         )
     return found
 

@@ -6,10 +6,11 @@ import ast
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gradlint.source import arithmetic, configuration
 from gradlint.source.arguments import attribute_of_arguments
+from gradlint.source.elements import Elements
 from gradlint.source.index import Scope
 from gradlint.source.things import (
     ClassThing,
@@ -26,9 +27,6 @@ from gradlint.source.things import (
     Unknown,
 )
 from gradlint.source.value import Value
-
-if TYPE_CHECKING:
-    from gradlint.source.evaluate import Evaluator
 
 SAME_OBJECT = frozenset(
     [
@@ -133,7 +131,7 @@ _TEXT_METHODS = frozenset(
 )
 
 
-def call_external(evaluator: Evaluator, name: str, node: ast.Call, scope: Scope, frame: Frame | None) -> Things:
+def call_external(evaluator: Elements, name: str, node: ast.Call, scope: Scope, frame: Frame | None) -> Things:
     """What a call of an outside function returns."""
     first = node.args[0] if node.args and not isinstance(node.args[0], ast.Starred) else None
     if first is None and name in SAME_OBJECT:
@@ -192,7 +190,7 @@ def _pure(function: Callable[..., Any], firsts: list[Plain], values: list[list[T
     return tuple(found) or (Unknown("it cannot be computed from the source"),)
 
 
-def _getattr(evaluator: Evaluator, node: ast.Call, scope: Scope, frame: Frame | None) -> Things:
+def _getattr(evaluator: Elements, node: ast.Call, scope: Scope, frame: Frame | None) -> Things:
     found: list[Thing] = []
     names = [evaluator.plain_of(t) for t in evaluator.evaluate(node.args[1], scope, frame)]
     for owner in evaluator.evaluate(node.args[0], scope, frame):
@@ -209,7 +207,7 @@ def _getattr(evaluator: Evaluator, node: ast.Call, scope: Scope, frame: Frame | 
     return tuple(found) or (Unknown("which attribute is not known"),)
 
 
-def _import_module(evaluator: Evaluator, name: ast.expr, scope: Scope, frame: Frame | None) -> Things:
+def _import_module(evaluator: Elements, name: ast.expr, scope: Scope, frame: Frame | None) -> Things:
     found: list[Thing] = []
     for thing in evaluator.evaluate(name, scope, frame):
         text = evaluator.plain_of(thing)
@@ -236,7 +234,7 @@ def _leading_text(node: ast.expr) -> str:
     return ""
 
 
-def _modules_of(evaluator: Evaluator, package: str, scope: Scope) -> list[Any]:
+def _modules_of(evaluator: Elements, package: str, scope: Scope) -> list[Any]:
     folder = Path(scope.file.path).parent
     relative = Path(*package.split("."))
     for base in (folder, *folder.parents):
@@ -248,7 +246,7 @@ def _modules_of(evaluator: Evaluator, package: str, scope: Scope) -> list[Any]:
     return []
 
 
-def _configuration(evaluator: Evaluator, source: ast.expr, scope: Scope, frame: Frame | None) -> Things:
+def _configuration(evaluator: Elements, source: ast.expr, scope: Scope, frame: Frame | None) -> Things:
     found: list[Thing] = []
     for thing in evaluator.evaluate(source, scope, frame):
         for path in _paths(evaluator, thing):
@@ -260,7 +258,7 @@ def _configuration(evaluator: Evaluator, source: ast.expr, scope: Scope, frame: 
     return tuple(found) or (Unknown("a configuration file that is not at hand"),)
 
 
-def _paths(evaluator: Evaluator, thing: Thing) -> list[str]:
+def _paths(evaluator: Elements, thing: Thing) -> list[str]:
     match thing:
         case Plain(value=v) if isinstance(v.value, str):
             return [v.value]
@@ -272,7 +270,7 @@ def _paths(evaluator: Evaluator, thing: Thing) -> list[str]:
 
 
 def call_member(
-    evaluator: Evaluator, owner: Thing, name: str, node: ast.Call, scope: Scope, frame: Frame | None
+    evaluator: Elements, owner: Thing, name: str, node: ast.Call, scope: Scope, frame: Frame | None
 ) -> Things:
     """What a method of an object that is not looked into returns."""
     if name in SAME_RECEIVER and isinstance(owner, (Instance, Member)):
@@ -302,7 +300,7 @@ def call_member(
     return (Instance(Member(owner, name), node, scope, frame),)
 
 
-def _get(evaluator: Evaluator, owner: Thing, node: ast.Call, scope: Scope, frame: Frame | None) -> Things:
+def _get(evaluator: Elements, owner: Thing, node: ast.Call, scope: Scope, frame: Frame | None) -> Things:
     found: list[Thing] = []
     for key in evaluator.evaluate(node.args[0], scope, frame):
         plain = evaluator.plain_of(key)
@@ -319,7 +317,7 @@ def _get(evaluator: Evaluator, owner: Thing, node: ast.Call, scope: Scope, frame
     return tuple(found)
 
 
-def _dataclasses(evaluator: Evaluator, parser: Thing) -> Things:
+def _dataclasses(evaluator: Elements, parser: Thing) -> Things:
     if not (isinstance(parser, Instance) and parser.call is not None and parser.call.args):
         return (Unknown("which dataclasses are parsed is not known"),)
     parts: list[Things] = []

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 import re
 
+from gradlint.source.candidates import origin_of
 from gradlint.source.checkpoints import checkpoint_of
-from gradlint.source.evaluate import Evaluator, origin_of
+from gradlint.source.evaluate import Evaluator
 from gradlint.source.frozen import frozen_parts
 from gradlint.source.index import CallSite, FileIndex, Scope, location, source_of, terminal_name
 from gradlint.source.parts import Parts

@@ -12,6 +12,7 @@ from gradlint.source.index import location, terminal_name
 from gradlint.source.models import Models, variable_of
 from gradlint.source.resolve import resolve
 from gradlint.source.script import Optimizer, ParameterGroup, Schedule
+from gradlint.source.signatures import parameter_default
 from gradlint.source.things import (
     ClassThing,
     External,
@@ -230,8 +231,6 @@ class Optimizers:
                 return Resolution(unknown="the arguments are put together at run time")
         if isinstance(root.cls, ClassThing):
             init = next((m for c in self.evaluator.mro(root.cls.scope) if (m := c.method("__init__"))), None)
-            from gradlint.source.evaluate import parameter_default
-
             default = parameter_default(init, "lr") if init is not None else None
             if init is not None and default is not None:
                 return resolve(self.evaluator, default, init.parent or init)
