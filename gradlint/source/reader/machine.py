@@ -12,7 +12,7 @@ from typing import Any
 from gradlint.source.project import Project, SourceFile
 from gradlint.source.reader.layers import CONTAINERS, LAYERS
 from gradlint.source.reader.operations import Operations
-from gradlint.source.reader.values import External, Frame, Function, Module, OutOfStepsError, Site, Unknown
+from gradlint.source.reader.values import External, Frame, Function, Jump, Module, OutOfStepsError, Site, Unknown
 
 MAX_STEPS = 200_000
 """Evaluated syntax nodes per file or per forward pass: about half a second."""
@@ -103,7 +103,7 @@ class Machine(ABC):
         """The value of an expression."""
 
     @abstractmethod
-    def execute(self, statements: list[ast.stmt], frame: Frame) -> Any:
+    def execute(self, statements: list[ast.stmt], frame: Frame) -> Jump | None:
         """Run statements; None, or the Jump that ended them."""
 
     @abstractmethod

@@ -49,6 +49,14 @@ class ReadingStoppedError(Exception):
         self.reason = reason
 
 
+@dataclass(frozen=True)
+class Jump:
+    """How a block ended early: return, break, continue or raise, with the value returned or raised."""
+
+    kind: str
+    value: Any = None
+
+
 class OutOfStepsError(Exception):
     """The step budget of one run is spent."""
 

@@ -1,0 +1,177 @@
+"""Branches: one of them where the condition is known, else both, and what they leave behind together."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+from gradlint.source.reader.expressions import Expressions
+from gradlint.source.reader.machine import MISSING
+from gradlint.source.reader.values import (
+    Frame,
+    Jump,
+    ReadingStoppedError,
+    Site,
+    Tensor,
+    contains_tensor,
+    merge,
+)
+
+
+class Branches(Expressions):
+    """Runs `if`, `match` and `try`."""
+
+    def _run_if(self, node: ast.If, frame: Frame) -> Jump | None:
+        truth = self.truth(self.evaluate(node.test, frame))
+        if truth is not None:
+            return self.execute(node.body if truth else node.orelse, frame)
+        return self.both(node.body, node.orelse, frame, Site(frame.file, node.test))
+
+    def both(self, first: list[ast.stmt], second: list[ast.stmt], frame: Frame, site: Site) -> Jump | None:
+        """Run both branches of a condition that is not known, and merge what they did."""
+        if self.operations is not None:
+            return self._both_in_graph(first, second, frame, site)
+        before = dict(frame.names)
+        self.uncertain += 1
+        self.regions += 1
+        self.writes.append([])
+        try:
+            jump_a = self.execute(first, frame)
+            written = self._undo()
+            after_a, frame.names = frame.names, dict(before)
+            jump_b = self.execute(second, frame)
+        finally:
+            self.uncertain -= 1
+            self.regions -= 1
+            log = self.writes.pop()
+        raised = jump_a is not None and jump_a.kind == "raise"
+        for table, name, value in written:
+            if raised:
+                break
+            other = table.get(name, MISSING)
+            alike = other is MISSING or (jump_b is not None and jump_b.kind == "raise")
+            self.write(table, name, value if alike else merge([value, other], f"depends on `{site.text}`"))
+        if self.writes:
+            self.writes[-1] += log
+        return self._join(frame, before, after_a, jump_a, jump_b, site)
+
+    def _undo(self) -> list[tuple[dict[str, Any], str, Any]]:
+        """Take back the attribute writes of a branch; what they wrote, once each."""
+        log = self.writes[-1]
+        written: dict[tuple[int, str], tuple[dict[str, Any], str, Any]] = {}
+        for table, name, _ in log:
+            written[(id(table), name)] = (table, name, table.get(name))
+        for table, name, old in reversed(log):
+            if old is MISSING:
+                table.pop(name, None)
+            else:
+                table[name] = old
+        log.clear()
+        return list(written.values())
+
+    def _join(
+        self, frame: Frame, before: dict[str, Any], after_a: dict[str, Any], a: Jump | None, b: Jump | None, site: Site
+    ) -> Jump | None:
+        if a is not None and b is not None:
+            if a.kind == "raise":
+                return b
+            if b.kind == "raise":
+                frame.names = after_a
+                return a
+            if a.kind == b.kind == "return":
+                return Jump("return", merge([a.value, b.value], f"depends on `{site.text}`"))
+            return a if a.kind == "return" else b
+        if a is not None or b is not None:
+            jump = a or b
+            if a is None:
+                frame.names = after_a
+            if jump is not None and jump.kind == "return":
+                frame.returns.append(jump.value)
+            return None
+        merged = dict(frame.names)
+        for name in {**after_a, **frame.names}:
+            if name in after_a and name in frame.names:
+                if after_a[name] is not frame.names[name]:
+                    merged[name] = merge([after_a[name], frame.names[name]], f"depends on `{site.text}`")
+            elif name in after_a:
+                merged[name] = after_a[name]
+        frame.names = merged
+        return None
+
+    def _both_in_graph(self, first: list[ast.stmt], second: list[ast.stmt], frame: Frame, site: Site) -> Jump | None:
+        assert self.operations is not None
+        if _only_raises(first):
+            return self.execute(second, frame)
+        if second and _only_raises(second):
+            return self.execute(first, frame)
+        builder = self.operations.builder
+        before, count = dict(frame.names), len(builder.nodes)
+        tensors = {n: (v.node, v.shape) for n, v in before.items() if isinstance(v, Tensor)}
+        results = []
+        for block in (first, second):
+            frame.names = dict(before)
+            for name, (node, shape) in tensors.items():
+                before[name].node, before[name].shape = node, shape
+            jump = self.execute(block, frame)
+            added = builder.nodes[count:]
+            results.append((jump, frame.names, {n.kind for n in added}))
+            if added and not {n.kind for n in added} <= {
+                "reshape",
+                "upsample",
+                "scale",
+                "constant",
+                "parameter",
+                "dropout",
+            }:
+                raise ReadingStoppedError(site, f"which branch runs depends on `{site.text}`, which is not known")
+        (jump_a, names_a, _), (jump_b, names_b, kinds_b) = results
+        if not kinds_b:
+            frame.names = names_b
+            for name, (node, shape) in tensors.items():
+                before[name].node, before[name].shape = node, shape
+        if jump_a is None and jump_b is None:
+            names_b = frame.names
+            frame.names = {
+                n: v
+                if n not in names_a or names_a[n] is v or isinstance(v, Tensor)
+                else merge([names_a[n], v], f"depends on `{site.text}`")
+                for n, v in {**names_a, **names_b}.items()
+            }
+            return None
+        returned = [j for j in (jump_a, jump_b) if j is not None and j.kind == "return"]
+        if any(contains_tensor(j.value) for j in returned) or any(
+            j is not None and j.kind != "return" for j in (jump_a, jump_b)
+        ):
+            raise ReadingStoppedError(site, f"which branch runs depends on `{site.text}`, which is not known")
+        return self._join(frame, before, names_a, jump_a, jump_b, site)
+
+    def _run_match(self, node: Any, frame: Frame) -> Jump | None:
+        subject = self.evaluate(node.subject, frame)
+        for case in node.cases:
+            pattern = case.pattern
+            options = pattern.patterns if isinstance(pattern, ast.MatchOr) else [pattern]
+            if any(isinstance(o, ast.MatchAs) and o.pattern is None for o in options) and case.guard is None:
+                return self.execute(case.body, frame)
+            values = [self.evaluate(o.value, frame) for o in options if isinstance(o, ast.MatchValue)]
+            if isinstance(subject, (str, int, float)) and len(values) == len(options) and subject in values:
+                return self.execute(case.body, frame)
+            if not isinstance(subject, (str, int, float)):
+                rest = node.cases[node.cases.index(case) + 1 :]
+                others = [ast.copy_location(ast.Match(node.subject, rest), node)] if rest else []
+                return self.both(case.body, list(others), frame, Site(frame.file, node.subject))
+        return None
+
+    def _run_try(self, node: Any, frame: Frame) -> Jump | None:
+        jump = self.execute(node.body, frame)
+        if jump is not None and jump.kind == "raise" and node.handlers:
+            jump = self.execute(node.handlers[0].body, frame)
+        elif jump is None and node.orelse:
+            jump = self.execute(node.orelse, frame)
+        final = self.execute(node.finalbody, frame)
+        return final or jump
+
+    _run_trystar = _run_try
+
+
+def _only_raises(block: list[ast.stmt]) -> bool:
+    return bool(block) and isinstance(block[-1], ast.Raise)

@@ -1,0 +1,221 @@
+"""Calls of every kind of value: functions of the project, classes, modules."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+from gradlint.source.reader.layers import LAYERS
+from gradlint.source.reader.library import LIBRARY_PATH
+from gradlint.source.reader.machine import MAX_DEPTH
+from gradlint.source.reader.members import Members
+from gradlint.source.reader.values import (
+    Bound,
+    Choice,
+    External,
+    Frame,
+    Function,
+    Instance,
+    Module,
+    Native,
+    Site,
+    Unknown,
+    UserClass,
+    contains_tensor,
+    merge,
+)
+
+
+class Calls(Members):
+    """Calls functions and constructs instances."""
+
+    def call(self, callee: Any, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
+        """Call a value."""
+        self.step()
+        match callee:
+            case Native():
+                return callee.call(args, kwargs, site)
+            case External():
+                return self.call_external(callee, args, kwargs, self.user_site(site) if self.operations else site)
+            case Module():
+                return self.call_module(callee, args, kwargs, site)
+            case Function():
+                return self.call_function(callee, args, kwargs, site, None)
+            case Bound():
+                return self.call_function(callee.function, args, kwargs, site, callee.receiver)
+            case UserClass():
+                return self.construct(callee, args, kwargs, site)
+            case Instance():
+                method = callee.cls.find("__call__") if callee.cls else None
+                if isinstance(method, Function):
+                    return self.call_function(method, args, kwargs, site, callee)
+            case Choice() if self.operations is None:
+                results = [self.call(v, args, kwargs, site) for v in callee.values if not isinstance(v, Unknown)]
+                return merge(results, "the result of alternatives") if results else Unknown("a call")
+            case Choice() if _alike(callee.values):
+                self.step()
+                assert self.operations is not None
+                note = f"`{site.text}` at line {site.location.line} is one of {len(callee.values)} layers of one kind"
+                if note not in self.operations.builder.notes:
+                    self.operations.builder.notes.append(note)
+                return self.call(callee.values[0], args, kwargs, site)
+            case None:
+                return Unknown("None is called")
+        if self.operations is not None and contains_tensor([*args, *kwargs.values()]):
+            reason = callee.reason if isinstance(callee, Unknown) else "it depends on a condition that is not known"
+            note = f"`{site.text}` at line {site.location.line} is not followed: {reason}"
+            if note not in self.operations.builder.notes:
+                self.operations.builder.notes.append(note)
+            name = site.node.func if isinstance(site.node, ast.Call) else site.node
+            return self.operations.unknown(ast.unparse(name)[:40], args, kwargs, site)
+        if isinstance(callee, Unknown):
+            return Unknown(callee.reason, tensor=callee.tensor, numeric=callee.numeric)
+        return Unknown(f"the value of `{site.text}`")
+
+    def construct(self, cls: UserClass, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
+        """cls(*args)."""
+        if self.depth > MAX_DEPTH:
+            return Unknown("too deep")
+        if cls.is_module:
+            return self.construct_module(cls, args, kwargs, site)
+        cls.instantiated = True
+        instance = Instance(cls)
+        if cls.is_record and cls.find("__init__") is None:
+            self._fill_record(instance, cls, args, kwargs)
+            post = cls.find("__post_init__")
+            if isinstance(post, Function):
+                self.call_function(post, [], {}, site, instance)
+            return instance
+        init = cls.find("__init__")
+        if isinstance(init, Function):
+            self.call_function(init, args, kwargs, site, instance)
+        elif isinstance(init, Native):
+            return instance
+        return instance
+
+    def _fill_record(self, instance: Instance, cls: UserClass, args: list[Any], kwargs: dict[str, Any]) -> None:
+        fields: list[str] = []
+        for base in reversed([c for c in cls.ancestors if isinstance(c, UserClass)]):
+            for statement in base.node.body:
+                if (
+                    isinstance(statement, ast.AnnAssign)
+                    and isinstance(statement.target, ast.Name)
+                    and statement.target.id not in fields
+                ):
+                    fields.append(statement.target.id)
+        for name in fields:
+            default = cls.find(name)
+            if isinstance(default, Unknown) and default.reason.startswith("the value of `dataclasses.field"):
+                default = self._field_default(cls, name)
+            instance.attributes[name] = default
+        instance.attributes.update(zip(fields, args, strict=False))
+        instance.attributes.update(kwargs)
+
+    def _field_default(self, cls: UserClass, name: str) -> Any:
+        for statement in cls.node.body:
+            if (
+                isinstance(statement, ast.AnnAssign)
+                and isinstance(statement.target, ast.Name)
+                and statement.target.id == name
+            ):
+                call = statement.value
+                for keyword in call.keywords if isinstance(call, ast.Call) else []:
+                    value = self.evaluate(keyword.value, cls.frame)
+                    if keyword.arg == "default":
+                        return value
+                    if keyword.arg == "default_factory":
+                        return self.call(value, [], {}, Site(cls.frame.file, keyword.value))
+        return Unknown(f"the default of `{name}`")
+
+    def make_function(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda, frame: Frame) -> Function:
+        """A function with its defaults evaluated."""
+        in_class = frame.owner is not None and frame.receiver is None
+        closure = frame.outer if in_class and frame.outer is not None else frame
+        defaults = [self.evaluate(d, frame) for d in node.args.defaults]
+        keyword = [self.evaluate(d, frame) if d is not None else Unknown("no default") for d in node.args.kw_defaults]
+        name = node.name if not isinstance(node, ast.Lambda) else "<lambda>"
+        made = Function(node, closure, name, defaults, keyword, frame.owner if in_class else None)
+        made.is_generator = not isinstance(node, ast.Lambda) and "yield" in frame.file.text and _yields(node.body)
+        return made
+
+    def call_function(
+        self, function: Function, args: list[Any], kwargs: dict[str, Any], site: Site, receiver: Any
+    ) -> Any:
+        """Call a function of the project."""
+        function.called = True
+        if self.depth > MAX_DEPTH:
+            return Unknown("calls are nested too deeply")
+        frame = Frame(function.frame.file, {}, outer=function.frame, owner=function.owner)
+        if receiver is not None and function.role != "staticmethod":
+            args = [receiver, *args]
+            frame.receiver = receiver
+        self._bind(function, args, kwargs, frame)
+        if frame.receiver is None and function.owner is not None and args:
+            frame.receiver = args[0]
+        outside = site.file.path != LIBRARY_PATH and frame.file.path == LIBRARY_PATH
+        kept_site, kept_uncertain = self.outer_site, self.uncertain
+        if outside:
+            self.outer_site = site
+        self.depth += 1
+        self.uncertain = 0
+        try:
+            if isinstance(function.node, ast.Lambda):
+                return self.evaluate(function.node.body, frame)
+            if function.is_generator:
+                frame.yields = []
+            jump = self.execute(function.node.body, frame)
+        finally:
+            self.depth -= 1
+            self.uncertain = kept_uncertain
+            self.outer_site = kept_site
+        if frame.yields is not None:
+            return frame.yields
+        value = jump.value if jump is not None and jump.kind == "return" else None
+        if frame.returns:
+            falls_off = jump is None and value is None
+            return merge(
+                frame.returns if falls_off else [*frame.returns, value], f"which `return` of `{function.name}` runs"
+            )
+        if jump is not None and jump.kind == "raise":
+            return Unknown(f"`{function.name}` raises")
+        return value
+
+    def _bind(self, function: Function, args: list[Any], kwargs: dict[str, Any], frame: Frame) -> None:
+        spec = function.node.args
+        names = [a.arg for a in (*spec.posonlyargs, *spec.args)]
+        values = frame.names
+        first_default = len(names) - len(function.defaults)
+        for index, name in enumerate(names):
+            if index < len(args):
+                values[name] = args[index]
+            elif name in kwargs:
+                values[name] = kwargs[name]
+            elif index >= first_default:
+                values[name] = function.defaults[index - first_default]
+            else:
+                values[name] = Unknown(f"the argument `{name}` of `{function.name}` is not known")
+        for argument, default in zip(spec.kwonlyargs, function.keyword_defaults, strict=True):
+            values[argument.arg] = kwargs.get(argument.arg, default)
+        if spec.vararg is not None:
+            values[spec.vararg.arg] = tuple(args[len(names) :])
+        if spec.kwarg is not None:
+            taken = {*names, *(a.arg for a in spec.kwonlyargs)}
+            values[spec.kwarg.arg] = {k: v for k, v in kwargs.items() if k not in taken}
+
+
+def _alike(values: tuple[Any, ...]) -> bool:
+    """Whether alternatives are layers of one torch.nn class, so that only their sizes or laws are in doubt."""
+    return all(isinstance(v, Module) and v.torch in LAYERS and v.cls is None for v in values) and (
+        len({v.torch for v in values}) == 1
+    )
+
+
+def _yields(body: list[ast.stmt]) -> bool:
+    pending: list[ast.AST] = list(body)
+    while pending:
+        node = pending.pop()
+        if isinstance(node, (ast.Yield, ast.YieldFrom)):
+            return True
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)):
+            pending.extend(ast.iter_child_nodes(node))
+    return False
