@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 
 from gradlint.source.evaluation import Evaluation
-from gradlint.source.index import END, CallSite, Scope, reaching, terminal_name
+from gradlint.source.index import END, CallSite, Scope, terminal_name
+from gradlint.source.reaching import reaching
 from gradlint.source.things import (
     External,
     Instance,

@@ -13,10 +13,10 @@ from gradlint.source.index import (
     dotted,
     first_parameter,
     position_of,
-    reaching,
     terminal_name,
 )
 from gradlint.source.names import Names
+from gradlint.source.reaching import reaching
 from gradlint.source.things import (
     ClassThing,
     External,

@@ -7,7 +7,8 @@ import re
 from collections import OrderedDict
 from pathlib import Path
 
-from gradlint.source.index import FileIndex, build_index
+from gradlint.source.index import FileIndex
+from gradlint.source.indexing import build_index
 from gradlint.source.project import Project, SourceFile
 
 MAX_FILES = 3000

@@ -8,17 +8,10 @@ from itertools import product
 from gradlint.source import arithmetic
 from gradlint.source.candidates import MAX_CANDIDATES, conditional
 from gradlint.source.elements import Elements
-from gradlint.source.index import (
-    END,
-    Binding,
-    Path,
-    Position,
-    Scope,
-    position_of,
-    reaching,
-)
+from gradlint.source.index import END, Binding, Path, Position, Scope, position_of
 from gradlint.source.known_names import BUILTINS, STAR_EXPORTS
 from gradlint.source.project import SourceFile
+from gradlint.source.reaching import reaching
 from gradlint.source.things import (
     ClassThing,
     External,

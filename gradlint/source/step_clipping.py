@@ -1,0 +1,123 @@
+"""Which clipping bounds the gradient of a step, and where one stands that does not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gradlint.source.clipping import bound_of, bounds, clip_kind, is_off, optimizer_clips
+from gradlint.source.evaluate import Evaluator
+from gradlint.source.events import Event
+from gradlint.source.index import CONDITIONAL, Block, Scope, location
+from gradlint.source.models import Models
+from gradlint.source.optimizers import Optimizers
+from gradlint.source.script import Clipping, Model, Optimizer
+from gradlint.source.step_order import cover, exclusive, same_loop
+from gradlint.source.things import ClassThing, Frame, FunctionThing
+from gradlint.source.value import UNKNOWN
+
+
+class StepClippings:
+    """Finds the clipping of training steps."""
+
+    def __init__(self, evaluator: Evaluator, models: Models, optimizers: Optimizers) -> None:
+        self.evaluator = evaluator
+        self.models = models
+        self.optimizers = optimizers
+
+    def of(
+        self,
+        events: list[Event],
+        backward: int,
+        step: int,
+        models: tuple[Model, ...],
+        optimizer: Optimizer | None,
+        scope: Scope,
+    ) -> tuple[Clipping | None, Clipping | None]:
+        """The clipping between a backward and a step, and one that stands where it bounds nothing."""
+        target = events[step]
+        found: list[tuple[Clipping, Event]] = []
+        misplaced: Clipping | None = None
+        for i, event in enumerate(events):
+            if event.kind != "clip" or exclusive(event.path, target.path):
+                continue
+            if not self._concerns(event, models):
+                continue
+            if backward < i < step:
+                clipping = self._clip(event, target, "between")
+                if clipping.enabled or not found:
+                    found.append((clipping, event))
+            elif same_loop(event.path, target.path):
+                unscaled = "after_step" if i > step else "before_backward"
+                misplaced = misplaced or self._clip(event, target, unscaled)
+        enabled = [c for c in found if c[0].enabled]
+        if enabled:
+            clipping = next((c for c, _ in enabled if not c.conditional), enabled[0][0])
+            if clipping.conditional and cover([e for _, e in enabled], target.path):
+                clipping = replace(clipping, conditional=False)
+            return clipping, None
+        other = self._elsewhere(scope, target, optimizer)
+        if other is not None:
+            return other, misplaced
+        return (found[0][0] if found else None), misplaced
+
+    def _clip(self, event: Event, target: Event, position: str) -> Clipping:
+        bound = bound_of(self.evaluator, event.site, event.frame)
+        around = tuple(b for b in event.path if b.kind in CONDITIONAL and b not in target.path)
+        off = any(self.evaluator.dead((b,), *_around(b, event)) for b in around if b.kind == "if")
+        sure = all(b.kind == "if" and self.evaluator.taken((b,), *_around(b, event)) for b in around)
+        return Clipping(
+            how="helper" if event.inlined and event.how != "by hand" else event.how,
+            location=location(event.site.scope.file, event.site.node),
+            bound=bound,
+            conditional=bool(around) and not sure,
+            enabled=not off and not is_off(bound),
+            targets=self._targets(event),
+            position=position,
+        )
+
+    def _targets(self, event: Event) -> tuple[Model, ...]:
+        groups = self.optimizers.groups
+        found: list[Model] = list(self.models.of(event.things))
+        if not found and event.site.node.args and event.how != "by hand":
+            with self.evaluator.question():
+                for group in groups.of(event.site.node.args[0], UNKNOWN, event.site.scope, event.frame, 1):
+                    found.extend(group.models)
+        return tuple(dict.fromkeys(found))
+
+    def _concerns(self, event: Event, models: tuple[Model, ...]) -> bool:
+        """A clip of another model's parameters says nothing of this step."""
+        targets = self._targets(event)
+        if not targets or not models:
+            return True
+        names = {m.name.rpartition(".")[2] for m in models} | {c for m in models for c in m.classes}
+        return any(t in models or t.name.rpartition(".")[2] in names or set(t.classes) & names for t in targets)
+
+    def _elsewhere(self, scope: Scope, target: Event, optimizer: Optimizer | None) -> Clipping | None:
+        """Gradient hooks, and optimizers that bound the gradient themselves."""
+        index = self.evaluator.index(target.site.scope.file)
+        for site in index.calls_by_name.get("register_hook", []):
+            if clip_kind(self.evaluator, site) == "hook" and not self.evaluator.dead(site.path, site.scope):
+                return Clipping("hook", location(site.scope.file, site.node))
+        for thing in self.optimizers.roots(target.things):
+            if isinstance(thing.cls, ClassThing):
+                method = thing.cls.scope.method("step")
+                if method is not None and bounds(method):
+                    return Clipping("optimizer", location(method.file, method.node), position="between")
+        for called in self.evaluator.ask(target.site.node.func, target.site.scope, target.frame):
+            # The step of a wrapper that the project wrote around an optimizer.
+            if isinstance(called, FunctionThing) and bounds(called.scope):
+                return Clipping("optimizer", location(called.scope.file, called.scope.node), position="between")
+        if optimizer is not None:
+            argument = optimizer_clips(optimizer.arguments, optimizer.algorithms, None)
+            if argument is not None:
+                bound = optimizer.arguments.get(argument, UNKNOWN)
+                return Clipping("optimizer", optimizer.location, bound)
+        return None
+
+
+def _around(block: Block, event: Event) -> tuple[Scope, Frame | None]:
+    """The scope that a block stands in, on the way of calls to an event, and the call that runs it."""
+    frame, scope = event.frame, event.site.scope
+    while block not in scope.blocks and frame is not None and frame.scope is not None:
+        scope, frame = frame.scope, frame.outer
+    return scope, frame
