@@ -324,7 +324,6 @@ def _search_here_first(sliced: Slice) -> None:
     # A package of a project within the project: the script is meant to be run from a folder in between.
     between = [str(p) for p in Path(sliced.path).parents if Path(sliced.root) in p.parents]
     sys.path += [p for b in between for p in (b, str(Path(b) / "src")) if p not in sys.path]
-    importlib.invalidate_caches()
 
 
 def _package(path: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import site
 import sys
@@ -41,14 +42,17 @@ def is_user_file(filename: str, root: str = "") -> bool:
 def _decide(filename: str, root: str) -> bool:
     if filename.startswith("<"):
         return False
-    real = os.path.realpath(filename)
+    real = _real(filename)
     if real.startswith(_GRADLINT):
         return False
-    below = os.path.join(os.path.realpath(root), "") if root else ""  # noqa: PTH118
+    below = os.path.join(_real(root), "") if root else ""  # noqa: PTH118
     installed = not {"site-packages", "dist-packages"}.isdisjoint(Path(real.removeprefix(below)).parts)
     if below and real.startswith(below):
         return not installed
     return not installed and not real.startswith(_LIBRARIES)
+
+
+_real = functools.cache(os.path.realpath)
 
 
 def user_frame(frame: FrameType | None, root: str = "") -> FrameType | None:

@@ -44,12 +44,13 @@ def foreign_methods(cls: type[nn.Module]) -> tuple[str, ...]:
     """The names whose methods in a class do not take what nn.Module's take by default."""
     if cls in _known:
         return _known[cls]
+    own_names = {name for c in cls.__mro__[: cls.__mro__.index(nn.Module)] for name in vars(c)}
     found = []
-    for name in _ASKED:
+    for name in own_names.intersection(_ASKED):
         own, plain = inspect.getattr_static(cls, name), inspect.getattr_static(nn.Module, name)
         if own is not plain and not _takes_the_same(own, plain):
             found.append(name)
-    return _known.setdefault(cls, tuple(found))
+    return _known.setdefault(cls, tuple(sorted(found)))
 
 
 def _takes_the_same(own: object, plain: Callable[..., object]) -> bool:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from gradlint.graph.trace_guess import guess_output, guess_value, needs_values
+from gradlint.graph.trace_shapes import known_result
 from gradlint.graph.walk import OperationCall, OperationWalk, tensors_in
 from gradlint.location import Location
 
@@ -115,7 +117,7 @@ class Recorder(OperationWalk):
         return output
 
     def _guarded(self, call: OperationCall, run: Callable[..., Any]) -> Any:
-        same = _same_shape(call)
+        same = known_result(call)
         if same is not None:
             return same
         if not self.guess:
@@ -145,7 +147,7 @@ class Recorder(OperationWalk):
         if not self.guess:
             raise ValueAskedError(f"`{name.strip('_')}` asks for a value")
         self.guesses.append(name.strip("_"))
-        return _guess_value(name, tensor)
+        return guess_value(name, tensor)
 
     def _write(self, call: OperationCall, operands: list[fx.Node], result: Tensor) -> fx.Node:
         def node_of(value: Any) -> Any:
@@ -265,22 +267,6 @@ class Recorder(OperationWalk):
         return self._attributes[name]
 
 
-def _same_shape(call: OperationCall) -> Tensor | None:
-    """The result of a batch norm on meta, or None for any other call.
-
-    On meta it runs as a decomposition into a dozen Python kernels, which took two thirds of the time of tracing a
-    ResNet-152. Calls that would fail, or that somebody hooked, are made.
-    """
-    module, x = call.module, call.args[0] if call.args else None
-    if call.op != "batch_norm" or module is None or not isinstance(x, Tensor) or x.device.type != "meta":
-        return None
-    hooked = module._forward_hooks or module._forward_pre_hooks
-    dimensions = {"BatchNorm1d": (2, 3), "BatchNorm2d": (4,), "BatchNorm3d": (5,)}.get(type(module).__name__, ())
-    if hooked or x.dim() not in dimensions or x.shape[1] != module.num_features or x.numel() <= x.shape[1]:
-        return None
-    return torch.empty_like(x)
-
-
 def _pick(value: Any, index: Any) -> Any:
     return value[index]
 
@@ -323,66 +309,3 @@ def output_tensors(value: Any, depth: int = 3) -> Iterator[Tensor]:
         case _ if depth and hasattr(value, "__dict__"):
             for item in vars(value).values():
                 yield from output_tensors(item, depth - 1)
-
-
-_VALUE_ERRORS = ("meta tensor", "Meta", "data-dependent", "meta device", "'meta'", "no data", "aten::nonzero")
-
-
-def needs_values(error: Exception) -> bool:
-    text = str(error)
-    return any(part in text for part in _VALUE_ERRORS) or isinstance(error, NotImplementedError)
-
-
-def _guess_value(name: str, tensor: Tensor) -> Any:
-    match name:
-        case "__bool__":
-            return False
-        case "tolist":
-            return _nested(tuple(tensor.shape))
-        case "numpy":
-            return torch.ones(tensor.shape).numpy()
-        case "__float__":
-            return 1.0
-        case "item" if tensor.is_floating_point():
-            return 1.0
-        case "__complex__":
-            return 1 + 0j
-        case _:
-            return 1
-
-
-def _nested(shape: tuple[int, ...]) -> Any:
-    return 1 if not shape else [_nested(shape[1:]) for _ in range(shape[0])]
-
-
-def guess_output(call: OperationCall) -> Any:
-    """A result of the largest shape that a data-dependent operation can have, or None if there is no guess."""
-    tensors = call.tensors
-    if not tensors:
-        return None
-    first = tensors[0]
-    match call.op:
-        case "nonzero" | "argwhere":
-            count, width = first.numel(), max(first.dim(), 1)
-            if call.kwargs.get("as_tuple"):
-                return tuple(first.new_empty(count, dtype=torch.int64) for _ in range(width))
-            return first.new_empty((count, width), dtype=torch.int64)
-        case "where" if len(tensors) == 1:
-            return tuple(first.new_empty(first.numel(), dtype=torch.int64) for _ in range(max(first.dim(), 1)))
-        case "masked_select":
-            return first.new_empty(first.numel())
-        case "getitem":
-            mask = tensors[-1]
-            if mask.dtype == torch.bool and mask.dim() <= first.dim():
-                return first.new_empty((mask.numel(), *first.shape[mask.dim() :]))
-            return None
-        case "nms" | "batched_nms":
-            return torch.arange(first.shape[0], device=first.device)
-        case "unique" | "unique_consecutive":
-            return first.new_empty(first.numel())
-        case "bincount":
-            return first.new_empty(int(call.kwargs.get("minlength", 1)) or 1, dtype=torch.int64)
-        case "repeat_interleave":
-            return first.new_empty(first.shape)
-        case _:
-            return None

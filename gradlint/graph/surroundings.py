@@ -85,7 +85,7 @@ class Around:
     @staticmethod
     def draw_from(seed: int) -> None:
         """Seed every source of random numbers that is loaded."""
-        torch.manual_seed(seed)
+        _seed_cpu(seed)
         random.seed(seed)
         numpy = sys.modules.get("numpy")
         if numpy is not None:
@@ -143,6 +143,7 @@ def _no_accelerator(patch: Patch) -> None:
     patch(torch.cuda, "is_available", lambda: False)
     for name in ("set_device", "manual_seed", "manual_seed_all", "empty_cache", "synchronize", "init"):
         patch(torch.cuda, name, lambda *_, **__: None)
+    patch(torch, "manual_seed", _seed_cpu)
     patch(torch.cuda, "device_count", lambda: 0)
     patch(torch, "set_default_device", lambda *_: None)
     if torch.distributed.is_available():
@@ -151,6 +152,11 @@ def _no_accelerator(patch: Patch) -> None:
             patch(distributed, name, lambda *_, value=value, **__: value)
         for name in ("init_process_group", "barrier", "destroy_process_group", "broadcast", "all_reduce"):
             patch(distributed, name, lambda *_, **__: None)
+
+
+def _seed_cpu(seed: Any) -> torch.Generator:
+    """As `torch.manual_seed`, which also notes with a stack trace what to seed on each accelerator."""
+    return torch.default_generator.manual_seed(int(seed))
 
 
 def _doubled(tensor: Tensor) -> Tensor:

@@ -17,7 +17,8 @@ from gradlint.graph.frames import is_user_file, location_of
 from gradlint.graph.inputs import InputSpecError, ModelInput, describe, parse_spec
 from gradlint.graph.lower import Origins, lower
 from gradlint.graph.model import ModelGraph, Node
-from gradlint.graph.record import Recorder, TooLongError, ValueAskedError, needs_values
+from gradlint.graph.record import Recorder, TooLongError, ValueAskedError
+from gradlint.graph.trace_guess import needs_values
 from gradlint.graph.trace_lazy import default_laws, is_lazy, lazy_names, sized
 from gradlint.graph.trace_parametrized import effective_laws
 from gradlint.graph.trace_search import MAX_ATTEMPTS, candidates, corrections

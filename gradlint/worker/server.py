@@ -39,6 +39,7 @@ import json  # noqa: E402
 import select  # noqa: E402
 import signal  # noqa: E402
 import socket  # noqa: E402
+import time  # noqa: E402
 from dataclasses import dataclass  # noqa: E402
 
 from gradlint.worker import cage, warming  # noqa: E402
@@ -50,11 +51,17 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 @dataclass
 class _Watched:
-    """A child that is alive: its pid, the socket of its session, and its memory limit in bytes."""
+    """A child: its pid, the socket of its session, its memory limit in bytes, and whether it was killed."""
 
     pid: int
     session: socket.socket
     memory: int
+    killed: bool = False
+
+    def kill(self) -> None:
+        """End it; it is reaped when it is gone, and until then nothing else is asked of it."""
+        self.killed = True
+        _kill(self.pid)
 
 
 def warm() -> str:
@@ -83,28 +90,33 @@ def serve(control: socket.socket) -> None:
     children: dict[int, _Watched] = {}
     wishes = warming.Wishes()
     ended = _ended_children()
+    looked = time.monotonic()
     while True:
-        watched = {c.session.fileno(): c for c in children.values()}
-        timeout = _POLL_SECONDS if children else None
-        readable, _, _ = select.select([control, ended, *(c.session for c in children.values())], [], [], timeout)
+        watched = {c.session.fileno(): c for c in children.values() if not c.killed}
+        timeout = _POLL_SECONDS if watched else None
+        readable, _, _ = select.select([control, ended, *(c.session for c in watched.values())], [], [], timeout)
         for ready in readable:
             if ready is ended:
                 _received(ended)
             elif ready is control:
                 if not _open_session(control, children, wishes):
-                    for watched_child in children.values():
-                        _kill(watched_child.pid)
+                    for child in children.values():
+                        child.kill()
                     return
-            else:
-                child = watched[ready.fileno()]
-                if not _received(ready):
-                    _kill(child.pid)
+            elif not _received(ready):
+                watched[ready.fileno()].kill()
         _reap(children)
-        for child in list(children.values()):
-            used = resident_memory(child.pid)
-            if used > child.memory:
-                _tell(child.session, {"ended": "memory", "used": used})
-                _kill(child.pid)
+        if time.monotonic() - looked >= _POLL_SECONDS:
+            _check_memory(children)
+            looked = time.monotonic()
+
+
+def _check_memory(children: dict[int, _Watched]) -> None:
+    for child in [c for c in children.values() if not c.killed]:
+        used = resident_memory(child.pid)
+        if used > child.memory:
+            _tell(child.session, {"ended": "memory", "used": used})
+            child.kill()
 
 
 def _ended_children() -> socket.socket:
