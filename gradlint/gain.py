@@ -41,13 +41,20 @@ def suited(activation: Node) -> float | None:
     return GAIN_SQUARED.get(activation.op, 2.0)
 
 
+PLAUSIBLE_FANS = (16, 8192)
+"""Fans that a hidden layer whose width is not known may have: from a toy's to the widest convolution in use."""
+
+
 @dataclass(frozen=True)
 class Scale:
     """How a law compares: `gain` is its scale over the nearest of He's with fan_in and fan_out (1 if between),
-    `forward` its scale over He's with fan_in, what the next activation sees."""
+    `forward` its scale over He's with fan_in, what the next activation sees.
+
+    Where the widths are not known, `bound` is True and `gain` that over the nearest of PLAUSIBLE_FANS."""
 
     gain: float
-    forward: float
+    forward: float | None
+    bound: bool = False
 
 
 def compare(law: InitLaw, wanted: float) -> Scale | None:
@@ -61,15 +68,21 @@ def compare(law: InitLaw, wanted: float) -> Scale | None:
     if law.std is not None:
         squared = law.std**2 + (law.mean or 0.0) ** 2
     if squared is not None and law.fan_in and law.fan_out:
-        he = sorted(math.sqrt(wanted / fan) for fan in (law.fan_in, law.fan_out))
         rms = math.sqrt(squared)
-        gain = rms / he[0] if rms < he[0] else rms / he[1] if rms > he[1] else 1.0
-        return Scale(gain, rms / math.sqrt(wanted / law.fan_in))
+        return Scale(_beside(rms, wanted, (law.fan_in, law.fan_out)), rms / math.sqrt(wanted / law.fan_in))
+    if forward is None and squared is not None and law.fan_in is None:
+        return Scale(_beside(math.sqrt(squared), wanted, PLAUSIBLE_FANS), None, bound=True)
     if forward is None:
         return None
     if law.mode == "fan_out":
         return None
     return Scale(forward, forward)
+
+
+def _beside(rms: float, wanted: float, fans: tuple[int, int]) -> float:
+    """A scale over the nearest of √(wanted / fan) for two fans, 1 between them."""
+    low, high = sorted(math.sqrt(wanted / fan) for fan in fans)
+    return rms / low if rms < low else rms / high if rms > high else 1.0
 
 
 def is_default(law: InitLaw) -> bool:

@@ -22,6 +22,10 @@ from gradlint.verdicts import PathSubject, judge_gain, judge_path
 TOLERANCE = 0.8
 """Scales from 0.8 to 1/0.8 of He's pass: over ten layers they change the signal by less than a decade."""
 
+XAVIER_TOLERANCE = 0.9
+"""Xavier without the rectifier's gain is the wrong pairing whatever it comes to: on layers that narrow it comes near
+He's scale by their shape alone, and passes only where it is within a tenth of it."""
+
 DELIBERATE = frozenset({"eye", "dirac", "sparse", "pretrained", "unknown"})
 """Laws with a purpose of their own, or of which nothing is known."""
 
@@ -53,7 +57,8 @@ class _Suspect:
     law: InitLaw
     activation: Node
     gain: float
-    forward: float
+    forward: float | None
+    bound: bool = False
     branch: bool = False
 
 
@@ -192,11 +197,13 @@ for _ in range(100):
                     continue
                 scale = compare(law, wanted or 1.0)
                 if scale is not None:
-                    yield _Suspect(layer, law, activation, scale.gain, scale.forward)
+                    yield _Suspect(layer, law, activation, scale.gain, scale.forward, scale.bound)
                     break
 
     def _off(self, suspect: _Suspect, graph: ModelGraph) -> bool:
-        if self.options.tolerance <= suspect.gain <= 1 / self.options.tolerance:
+        xavier = (suspect.law.scheme or "").startswith("xavier")
+        least = max(self.options.tolerance, XAVIER_TOLERANCE) if xavier else self.options.tolerance
+        if least <= suspect.gain <= 1 / self.options.tolerance:
             return False
         return not in_normalized_branch(graph, suspect.layer)
 
@@ -227,6 +234,8 @@ for _ in range(100):
         scale = number(scales[0]) if scales[0] * 1.1 > scales[-1] else f"{number(scales[0])} to {number(scales[-1])}"
         ops = list(dict.fromkeys(s.activation.op for s in group))
         many = f"{len(group)} layers" if len(group) > 1 else f"`{first.layer.name}`, which feeds"
+        if any(s.bound for s in group):
+            scale = f"at {'most' if scales[-1] < 1 else 'least'} {scale}"
         fact = f"{named(first.law)} gives {many}{' that feed' if len(group) > 1 else ''} {claims.listed(ops)} "
         fact += f"{scale} times the scale of He init"
         label, law, advice = self._remedy(group, graph)

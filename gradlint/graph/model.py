@@ -208,7 +208,8 @@ class ModelGraph:
     "recording (guessed)" or "source". `confidence`: high, medium or low, with the reasons in `notes`.
     `placeholders` name values that the slice had to invent (vocabulary sizes …). `input` is the input spec
     ("1x3x224x224"). `pretrained` is True when parameters come from a checkpoint. `stopped_at` is where a
-    source reader could not follow; what comes after is not in the graph.
+    source reader could not follow; what comes after is not in the graph. `assumed` says in words which conditions
+    the source does not tell and this graph takes for granted; another graph of the model assumes otherwise.
     """
 
     name: str
@@ -225,6 +226,7 @@ class ModelGraph:
     pretrained: bool = False
     loss: Loss = field(default_factory=Loss)
     stopped_at: tuple[Location, str] | None = None
+    assumed: tuple[str, ...] = ()
 
     @cached_property
     def parameter(self) -> dict[str, Parameter]:

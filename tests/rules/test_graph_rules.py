@@ -118,6 +118,22 @@ def test_xavier_before_relu_is_info():
     assert "0.71" in finding.message
 
 
+def test_xavier_on_a_layer_that_narrows_is_still_the_wrong_pairing():
+    (finding,) = check(RectifierInit(), headed(Net().dense(1, "relu", law=xavier_law(64, 32))))
+    assert "0.82" in finding.message
+
+
+def test_xavier_that_comes_to_he_by_the_layers_shape_is_silent():
+    assert check(RectifierInit(), headed(Net().dense(1, "relu", law=xavier_law(1024, 64)))) == []
+
+
+@pytest.mark.parametrize(("std", "said"), [(0.01, "at most 0.64"), (1.0, "at least 2.8"), (0.02, None), (0.1, None)])
+def test_a_std_is_judged_without_widths_where_no_width_would_suit_it(std, said):
+    law = InitLaw("normal", 0.0, std, origin="explicit", location=Location("train.py", 100))
+    found = check(RectifierInit(), headed(Net(shape=None).dense(1, "relu", law=law)))
+    assert [said in f.message for f in found] == ([True] if said else [])
+
+
 def test_xavier_before_tanh_is_right():
     assert check(RectifierInit(), headed(Net().dense(4, "tanh", law=xavier_law(64, 64)))) == []
 

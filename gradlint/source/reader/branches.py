@@ -22,7 +22,7 @@ class Branches(Expressions):
     """Runs `if`, `match` and `try`."""
 
     def _run_if(self, node: ast.If, frame: Frame) -> Jump | None:
-        truth = self.truth(self.evaluate(node.test, frame))
+        truth = self.holds(node.test, frame)
         if truth is not None:
             return self.execute(node.body if truth else node.orelse, frame)
         return self.both(node.body, node.orelse, frame, Site(frame.file, node.test))
@@ -36,10 +36,10 @@ class Branches(Expressions):
         self.regions += 1
         self.writes.append([])
         try:
-            jump_a = self.execute(first, frame)
+            jump_a = self._under(site, True, first, frame)
             written = self._undo()
             after_a, frame.names = frame.names, dict(before)
-            jump_b = self.execute(second, frame)
+            jump_b = self._under(site, False, second, frame)
         finally:
             self.uncertain -= 1
             self.regions -= 1
@@ -54,6 +54,17 @@ class Branches(Expressions):
         if self.writes:
             self.writes[-1] += log
         return self._join(frame, before, after_a, jump_a, jump_b, site)
+
+    def _under(self, site: Site, holds: bool, block: list[ast.stmt], frame: Frame) -> Jump | None:
+        """Run a block that runs only if the condition at a site is as in `holds`."""
+        known = isinstance(site.node, ast.expr)
+        if isinstance(site.node, ast.expr):
+            self.conditions.append((site.node, holds))
+        try:
+            return self.execute(block, frame)
+        finally:
+            if known:
+                self.conditions.pop()
 
     def _undo(self) -> list[tuple[dict[str, Any], str, Any]]:
         """Take back the attribute writes of a branch; what they wrote, once each."""
@@ -123,7 +134,7 @@ class Branches(Expressions):
                 "parameter",
                 "dropout",
             }:
-                raise ReadingStoppedError(site, f"which branch runs depends on `{site.text}`, which is not known")
+                raise _undecided(site)
         (jump_a, names_a, _), (jump_b, names_b, kinds_b) = results
         if not kinds_b:
             frame.names = names_b
@@ -142,7 +153,7 @@ class Branches(Expressions):
         if any(contains_tensor(j.value) for j in returned) or any(
             j is not None and j.kind != "return" for j in (jump_a, jump_b)
         ):
-            raise ReadingStoppedError(site, f"which branch runs depends on `{site.text}`, which is not known")
+            raise _undecided(site)
         return self._join(frame, before, names_a, jump_a, jump_b, site)
 
     def _run_match(self, node: Any, frame: Frame) -> Jump | None:
@@ -155,10 +166,13 @@ class Branches(Expressions):
             values = [self.evaluate(o.value, frame) for o in options if isinstance(o, ast.MatchValue)]
             if isinstance(subject, (str, int, float)) and len(values) == len(options) and subject in values:
                 return self.execute(case.body, frame)
-            if not isinstance(subject, (str, int, float)):
+            assumed = self.assumptions.truth(_condition(node.subject, options)) if self.operations is not None else None
+            if assumed is True:
+                return self.execute(case.body, frame)
+            if assumed is None and not isinstance(subject, (str, int, float)):
                 rest = node.cases[node.cases.index(case) + 1 :]
                 others = [ast.copy_location(ast.Match(node.subject, rest), node)] if rest else []
-                return self.both(case.body, list(others), frame, Site(frame.file, node.subject))
+                return self.both(case.body, list(others), frame, Site(frame.file, _condition(node.subject, options)))
         return None
 
     def _run_try(self, node: Any, frame: Frame) -> Jump | None:
@@ -171,6 +185,20 @@ class Branches(Expressions):
         return final or jump
 
     _run_trystar = _run_try
+
+
+def _condition(subject: ast.expr, options: list[Any]) -> ast.expr:
+    """`case A | B` as a condition on the subject."""
+    values = [o.value for o in options if isinstance(o, ast.MatchValue)]
+    test = ast.Compare(subject, [ast.In()], [ast.Tuple(values, ast.Load())])
+    if len(values) == 1:
+        test = ast.Compare(subject, [ast.Eq()], values)
+    return ast.copy_location(test, subject)
+
+
+def _undecided(site: Site) -> ReadingStoppedError:
+    condition = site.node if isinstance(site.node, ast.expr) else None
+    return ReadingStoppedError(site, f"which branch runs depends on `{site.text}`, which is not known", condition)
 
 
 def _only_raises(block: list[ast.stmt]) -> bool:

@@ -37,6 +37,7 @@ class GraphBuilder:
         self.parameters: dict[str, Array] = {}
         self.aliases: dict[str, list[str]] = {}
         self.notes: list[str] = []
+        self.judged: list[Tensor] = []
         self.stack: list[tuple[str, str]] = []
         self._uses: dict[str, int] = {}
         self._array_nodes: dict[int, Tensor] = {}

@@ -25,6 +25,7 @@ from gradlint.source.reader.values import (
     UserClass,
     contains_tensor,
     is_plain,
+    merge,
 )
 
 
@@ -105,15 +106,28 @@ class BuiltinObjects(BuiltinSequences):
 
     def _builtin_getattr(self, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
         if len(args) < 2 or not isinstance(args[1], str):
-            return Unknown("an attribute whose name is not known")
+            return self._with_prefix(args)
         value = self.attribute(args[0], args[1], site)
         if len(args) > 2 and isinstance(value, Unknown) and value.reason.startswith("no attribute"):
             return args[2]
         return value
 
+    def _with_prefix(self, args: list[Any]) -> Any:
+        """getattr(module, f"layer{i}") with an unknown i: one of the layers whose names begin so."""
+        if len(args) > 1 and isinstance(args[0], Module) and isinstance(args[1], Unknown) and args[1].prefix:
+            held = [c for n, c in args[0].children.items() if n.startswith(args[1].prefix)]
+            if held:
+                return merge(held, "which layer is not known")
+        return Unknown("an attribute whose name is not known")
+
     def _builtin_setattr(self, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
-        if len(args) == 3 and isinstance(args[1], str):
-            self.set_attribute(args[0], args[1], args[2], site)
+        if len(args) != 3:
+            return None
+        owner, name, value = args
+        if isinstance(name, Unknown) and name.prefix and isinstance(owner, Module):
+            name = f"{name.prefix}{len(owner.children)}"
+        if isinstance(name, str):
+            self.set_attribute(owner, name, self.placed(value, owner) if isinstance(value, Module) else value, site)
         return None
 
     def _builtin_vars(self, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:

@@ -17,6 +17,7 @@ from gradlint.source.reader.values import (
     Unknown,
     contains_tensor,
     is_plain,
+    is_repeated,
 )
 
 MAX_RANGE = 100_000
@@ -46,6 +47,8 @@ class BuiltinSequences(Arrays):
 
     def _builtin_len(self, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
         value = args[0] if args else None
+        if is_repeated(value):
+            return Unknown("a length", numeric=True)
         if isinstance(value, (str, list, tuple, dict, set, range)):
             return len(value)
         if isinstance(value, Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from typing import Any
 
+from gradlint.source.reader.assumptions import Pick
 from gradlint.source.reader.layers import LAYERS
 from gradlint.source.reader.library import LIBRARY_PATH
 from gradlint.source.reader.machine import MAX_DEPTH
@@ -18,6 +19,7 @@ from gradlint.source.reader.values import (
     Instance,
     Module,
     Native,
+    ReadingStoppedError,
     Site,
     Unknown,
     UserClass,
@@ -52,13 +54,10 @@ class Calls(Members):
             case Choice() if self.operations is None:
                 results = [self.call(v, args, kwargs, site) for v in callee.values if not isinstance(v, Unknown)]
                 return merge(results, "the result of alternatives") if results else Unknown("a call")
-            case Choice() if _alike(callee.values):
-                self.step()
-                assert self.operations is not None
-                note = f"`{site.text}` at line {site.location.line} is one of {len(callee.values)} layers of one kind"
-                if note not in self.operations.builder.notes:
-                    self.operations.builder.notes.append(note)
-                return self.call(callee.values[0], args, kwargs, site)
+            case Choice():
+                taken = self._taken(callee, site)
+                if taken is not None:
+                    return self.call(taken, args, kwargs, site)
             case None:
                 return Unknown("None is called")
         if self.operations is not None and contains_tensor([*args, *kwargs.values()]):
@@ -71,6 +70,41 @@ class Calls(Members):
         if isinstance(callee, Unknown):
             return Unknown(callee.reason, tensor=callee.tensor, numeric=callee.numeric)
         return Unknown(f"the value of `{site.text}`")
+
+    def _taken(self, choice: Choice, site: Site) -> Any:
+        """Which of the alternatives is called in this reading of the graph; None if that cannot be asked."""
+        assert self.operations is not None
+        real = [v for v in choice.values if v is not None and not isinstance(v, Unknown)]
+        doubtful = any(isinstance(v, Unknown) for v in choice.values)
+        if _alike(choice.values):
+            note = f"`{site.text}` at line {site.location.line} is one of {len(real)} layers of one kind"
+            if note not in self.operations.builder.notes:
+                self.operations.builder.notes.append(note)
+            return real[0]
+        if len(real) == 1:
+            return real[0] if not doubtful or self.is_there(choice, site) else None
+        if doubtful or not real:
+            return None
+        key = tuple(_described(v) for v in real)
+        pick = self.assumptions.picks.get(key)
+        if pick is None:
+            names = tuple(_name_of(v) for v in real)
+            reason = f"which of {', '.join(names)} `{site.text}` calls is not known"
+            raise ReadingStoppedError(site, reason, Pick(key, names))
+        return real[pick]
+
+    def is_there(self, choice: Choice, site: Site) -> bool:
+        """Whether a layer that stands under a condition is there in this reading of the graph."""
+        layer = choice.values[0]
+        if isinstance(layer, Module) and layer.torch in LAYERS and LAYERS[layer.torch].kind == "dropout":
+            return True
+        if choice.condition is None:
+            return False
+        truth = self.assumptions.truth(choice.condition)
+        if truth is None:
+            text = ast.unparse(choice.condition)
+            raise ReadingStoppedError(site, f"whether there is a layer depends on `{text}`", choice.condition)
+        return truth is choice.holds
 
     def construct(self, cls: UserClass, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
         """cls(*args)."""
@@ -153,11 +187,11 @@ class Calls(Members):
         if frame.receiver is None and function.owner is not None and args:
             frame.receiver = args[0]
         outside = site.file.path != LIBRARY_PATH and frame.file.path == LIBRARY_PATH
-        kept_site, kept_uncertain = self.outer_site, self.uncertain
+        kept_site, kept = self.outer_site, (self.uncertain, self.rounds)
         if outside:
             self.outer_site = site
         self.depth += 1
-        self.uncertain = 0
+        self.uncertain = self.rounds = 0
         try:
             if isinstance(function.node, ast.Lambda):
                 return self.evaluate(function.node.body, frame)
@@ -166,7 +200,7 @@ class Calls(Members):
             jump = self.execute(function.node.body, frame)
         finally:
             self.depth -= 1
-            self.uncertain = kept_uncertain
+            self.uncertain, self.rounds = kept
             self.outer_site = kept_site
         if frame.yields is not None:
             return frame.yields
@@ -201,6 +235,17 @@ class Calls(Members):
         if spec.kwarg is not None:
             taken = {*names, *(a.arg for a in spec.kwonlyargs)}
             values[spec.kwarg.arg] = {k: v for k, v in kwargs.items() if k not in taken}
+
+
+def _name_of(value: Any) -> str:
+    return value.class_name if isinstance(value, Module) else str(getattr(value, "name", type(value).__name__))
+
+
+def _described(value: Any) -> str:
+    """A text that is equal for what is made at one place, and differs between the alternatives."""
+    if isinstance(value, Module):
+        return f"{value.class_name}:{value.site.file.path}:{getattr(value.site.node, 'lineno', 0)}"
+    return _name_of(value)
 
 
 def _alike(values: tuple[Any, ...]) -> bool:

@@ -6,32 +6,33 @@ import ast
 from typing import Any
 
 from gradlint.source.reader.operators import MAX_SEQUENCE, Operators
-from gradlint.source.reader.values import (
-    Frame,
-    Site,
-    Unknown,
-    is_plain,
-)
+from gradlint.source.reader.values import Frame, Site, Unknown, is_plain, is_repeated, repeated
 
 LONG_LOOP = 400
 """Steps after which a loop of a script that builds nothing counts as work on data and is left."""
 
 
-LONG_BUILDING_LOOP = 4_000
+LONG_BUILDING_LOOP = 20_000
 """The same inside a constructor, where tables of sizes are computed."""
 
 
 class Comprehensions(Operators):
     """Evaluates comprehensions, whose loops are bounded like others."""
 
-    def _comprehend(self, generators: list[ast.comprehension], frame: Frame, produce: Any) -> bool:
-        """Run the clauses, calling produce(frame) for each element; False if an iterable is not known."""
+    def _comprehend(self, generators: list[ast.comprehension], frame: Frame, produce: Any, once: bool = False) -> bool:
+        """Run the clauses, calling produce(frame) for each element; False if an iterable is not known.
+
+        With `once`, what is not known gives one element that is not known.
+        """
         if not generators:
             produce(frame)
             return True
         first, rest = generators[0], generators[1:]
         site = Site(frame.file, first.iter)
-        items = self.items(self.evaluate(first.iter, frame), site)
+        value = self.evaluate(first.iter, frame)
+        items = self.items(value, site)
+        if items is None and once:
+            items = [self.element(value, site)]
         if items is None or len(items) > MAX_SEQUENCE:
             return False
         complete = True
@@ -44,7 +45,7 @@ class Comprehensions(Operators):
             if None in keep:
                 complete = False
             elif all(keep):
-                complete &= self._comprehend(rest, frame, produce)
+                complete &= self._comprehend(rest, frame, produce, once)
         return complete
 
     def is_idle(self, started: int, events: int) -> bool:
@@ -64,8 +65,23 @@ class Comprehensions(Operators):
         found: list[Any] = []
         inner = self._inner(frame)
         if self._comprehend(node.generators, inner, lambda f: found.append(self.evaluate(node.elt, f))):
-            return found
-        return Unknown("a comprehension over something that is not known")
+            return self.made(found)
+        return self._layers_of(node, frame) or Unknown("a comprehension over something that is not known")
+
+    def _layers_of(self, node: ast.ListComp | ast.GeneratorExp, frame: Frame) -> list[Any]:
+        """The layers that a comprehension of unknown length makes: those of one round."""
+        found: list[Any] = []
+        inner, events = self._inner(frame), self.events
+        if self.operations is None:
+            self._comprehend(node.generators, inner, lambda f: found.append(self.evaluate(node.elt, f)), once=True)
+        if self.events == events:
+            return []
+        repeated(found)
+        return self.made(found) if is_repeated(found) else []
+
+    def element(self, value: Any, site: Site) -> Any:
+        """One element of an iterable whose elements are not known."""
+        raise NotImplementedError
 
     _of_generatorexp = _of_listcomp
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from gradlint.source.reader.module_members import ModuleMembers
-from gradlint.source.reader.modules import absorbing
 from gradlint.source.reader.values import (
     Array,
     Choice,
@@ -22,6 +21,7 @@ from gradlint.source.reader.values import (
     UserClass,
     contains_tensor,
     is_plain,
+    is_repeated,
     merge,
 )
 
@@ -142,6 +142,8 @@ class Containers(ModuleMembers):
     def _element_of(self, value: Any, key: Any) -> Any:
         if isinstance(key, slice):
             parts = (key.start, key.stop, key.step)
+            if is_repeated(value) and isinstance(value, (list, tuple)):
+                return value
             if isinstance(value, dict) or not all(p is None or isinstance(p, int) for p in parts):
                 return Unknown("a slice that is not known")
             return value[key] if key.step != 0 else Unknown("a slice")
@@ -155,6 +157,8 @@ class Containers(ModuleMembers):
 
     def _module_item(self, module: Module, key: Any, site: Site) -> Any:
         if isinstance(key, slice):
+            if is_repeated(list(module.children.values())):
+                return module
             values = list(module.children.values())
             if not all(p is None or isinstance(p, int) for p in (key.start, key.stop, key.step)):
                 return Unknown("a slice that is not known")
@@ -260,11 +264,11 @@ class Containers(ModuleMembers):
             return Unknown(f"`.{name}()` fails")
 
     def _container_call(self, value: Any, name: str, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
-        if self.uncertain and isinstance(value, list) and args and _holds_layers(args):
+        if isinstance(value, list) and args and _holds_layers(args):
             if name == "append":
-                args = [absorbing(args[0])]
+                args = [self.placed(args[0], value)]
             elif name in ("extend", "insert"):
-                args = [[absorbing(v) for v in args[0]]] if isinstance(args[0], (list, tuple)) else args
+                args = [[self.placed(v, value) for v in args[0]]] if isinstance(args[0], (list, tuple)) else args
         if isinstance(value, dict):
             if name in ("keys", "values", "items"):
                 return list(getattr(value, name)())

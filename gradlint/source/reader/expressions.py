@@ -126,7 +126,7 @@ class Expressions(Comprehensions):
     def _of_list(self, node: ast.List, frame: Frame) -> Any:
         if len(node.elts) > MAX_LITERAL:
             return Unknown("a large table")
-        return self._sequence(node.elts, frame)
+        return self.made(self._sequence(node.elts, frame))
 
     def _of_tuple(self, node: ast.Tuple, frame: Frame) -> Any:
         return tuple(self._sequence(node.elts, frame))

@@ -19,6 +19,7 @@ from gradlint.source.reader.external_names import (
 from gradlint.source.reader.layers import CONTAINERS, LAYERS
 from gradlint.source.reader.libraries import Libraries
 from gradlint.source.reader.values import (
+    CHECKPOINT,
     Array,
     Choice,
     External,
@@ -170,7 +171,7 @@ class Externals(Libraries):
         ):
             return self.make_torch(last, args, kwargs, site)
         if name == "torch.load":
-            return Unknown("a checkpoint", prefix="checkpoint")
+            return Unknown("a checkpoint", prefix=CHECKPOINT)
         if name.startswith("torch.distributions.") and self.operations is not None:
             return tuple(v for v in (*args, *kwargs.values()) if isinstance(v, (Tensor, Array)))
         if name == "torch.is_grad_enabled":
@@ -185,7 +186,7 @@ class Externals(Libraries):
             return (
                 self.opaque_module(name, args, kwargs, site)
                 if last == "load"
-                else Unknown("a checkpoint", prefix="checkpoint")
+                else Unknown("a checkpoint", prefix=CHECKPOINT)
             )
         if name in ("torch.cuda.is_available", "torch.cuda.device_count", "torch.backends.mps.is_available"):
             return Unknown(name)

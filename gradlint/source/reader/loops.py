@@ -15,6 +15,7 @@ from gradlint.source.reader.values import (
     Tensor,
     Unknown,
     contains_tensor,
+    is_repeated,
 )
 
 MAX_ROUNDS = 10_000
@@ -40,9 +41,11 @@ class Loops(Branches):
         items = self.items(value, site)
         if items is None:
             return self._once(
-                node.body, frame, site, lambda: self.assign(node.target, self._element(value, site), frame)
+                node.body, frame, site, lambda: self.assign(node.target, self.element(value, site), frame)
             )
         started, events = self.steps, self.events
+        unsure = is_repeated(items)
+        before = self._carried(frame) if unsure else {}
         for n, item in enumerate(items):
             if n >= MAX_ROUNDS or self.is_idle(started, events):
                 self._forget(node, frame)
@@ -53,6 +56,7 @@ class Loops(Branches):
                 break
             if jump is not None and jump.kind != "continue":
                 return jump
+        self._close(node.body, frame, site, before)
         return None
 
     def _forget(self, loop: ast.For | ast.While, frame: Frame) -> None:
@@ -62,7 +66,8 @@ class Loops(Branches):
             if isinstance(held, (int, float, str, list, dict, set, tuple)):
                 frame.names[name] = Unknown("computed in a long loop", numeric=isinstance(held, (int, float)))
 
-    def _element(self, value: Any, site: Site) -> Any:
+    def element(self, value: Any, site: Site) -> Any:
+        """One element of an iterable whose elements are not known."""
         if isinstance(value, Tensor) and self.operations is not None:
             return self.operations.index(value, 0, site)
         if isinstance(value, Pieces) and self.operations is not None:
@@ -73,27 +78,36 @@ class Loops(Branches):
 
     def _once(self, body: list[ast.stmt], frame: Frame, site: Site, prepare: Any) -> Jump | None:
         """Run the body of a loop of unknown length once; what it changes in the graph becomes a loop node."""
-        before = {n: (v, v.node) for n, v in frame.names.items() if isinstance(v, Tensor)}
+        before = self._carried(frame)
         prepare()
-        self.uncertain += 1
+        self.rounds += 1
         self.regions += 1
         try:
             jump = self.execute(body, frame)
         finally:
-            self.uncertain -= 1
+            self.rounds -= 1
             self.regions -= 1
-        if self.operations is not None:
-            carried = _read_names(body)
-            for name, (_, node) in sorted(before.items()):
-                value = frame.names.get(name)
-                if isinstance(value, Tensor) and value.node != node and name in carried:
-                    builder = self.operations.builder
-                    frame.names[name] = builder.emit("loop", "loop", [value], site, {"steps": None}, value.shape)
+        self._close(body, frame, site, before)
         if jump is not None and jump.kind == "return":
             if self.operations is not None and contains_tensor(jump.value):
                 return jump
             frame.returns.append(jump.value)
         return None
+
+    def _carried(self, frame: Frame) -> dict[str, tuple[Tensor, int]]:
+        """The tensors that a loop starts with, and their nodes."""
+        return {n: (v, v.node) for n, v in frame.names.items() if isinstance(v, Tensor)}
+
+    def _close(self, body: list[ast.stmt], frame: Frame, site: Site, before: dict[str, tuple[Tensor, int]]) -> None:
+        """Put a loop node behind what a loop of unknown length changes in the graph."""
+        if self.operations is None:
+            return
+        carried = _read_names(body)
+        for name, (_, node) in sorted(before.items()):
+            value = frame.names.get(name)
+            if isinstance(value, Tensor) and value.node != node and name in carried:
+                builder = self.operations.builder
+                frame.names[name] = builder.emit("loop", "loop", [value], site, {"steps": None}, value.shape)
 
     def _run_while(self, node: ast.While, frame: Frame) -> Jump | None:
         site = Site(frame.file, node.test)

@@ -10,9 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from gradlint.source.project import Project, SourceFile
+from gradlint.source.reader.assumptions import Assumptions
 from gradlint.source.reader.layers import CONTAINERS, LAYERS
 from gradlint.source.reader.operations import Operations
-from gradlint.source.reader.values import External, Frame, Function, Jump, Module, OutOfStepsError, Site, Unknown
+from gradlint.source.reader.values import (
+    External,
+    Frame,
+    Function,
+    Jump,
+    Module,
+    OutOfStepsError,
+    Site,
+    Unknown,
+    absorbing,
+    repeated,
+)
 
 MAX_STEPS = 200_000
 """Evaluated syntax nodes per file or per forward pass: about half a second."""
@@ -92,7 +104,11 @@ class Machine(ABC):
         self.phase = 0
         self.events = 0
         self.trained = False
+        self.assumptions = Assumptions()
         self.uncertain = 0
+        self.rounds = 0
+        self.conditions: list[tuple[ast.expr, bool]] = []
+        self.containers: dict[int, tuple[Any, int, int]] = {}
         self.regions = 0
         self.writes: list[list[tuple[dict[str, Any], str, Any]]] = []
         self.decisions: dict[tuple[str, int], int] = {}
@@ -133,6 +149,24 @@ class Machine(ABC):
         if self.writes:
             self.writes[-1].append((table, name, table.get(name, MISSING)))
         table[name] = value
+
+    def made(self, container: Any) -> Any:
+        """A new container, remembered with the unknown conditions and loops around it where there are any."""
+        if self.uncertain or self.rounds:
+            self.containers[id(container)] = (container, self.uncertain, self.rounds)
+        return container
+
+    def around(self, container: Any) -> tuple[int, int]:
+        """How many unknown conditions, and loops of unknown length, stand between a container and this place."""
+        _, uncertain, rounds = self.containers.get(id(container), (None, 0, 0))
+        return self.uncertain - uncertain, self.rounds - rounds
+
+    def placed(self, value: Any, container: Any) -> Any:
+        """A layer as a container holds it, where it may not be sure that it is there, or how often."""
+        conditions, loops = self.around(container)
+        if conditions > 0:
+            return absorbing(value, *(self.conditions[-1] if conditions == 1 and self.conditions else ()))
+        return repeated(value) if loops > 0 else value
 
     def step(self) -> None:
         """Count one evaluated syntax node."""

@@ -9,6 +9,7 @@ from gradlint.source.reader.external_names import CONSTANTS
 from gradlint.source.reader.layers import CONTAINERS, LAYERS
 from gradlint.source.reader.machine import canonical
 from gradlint.source.reader.values import (
+    CHECKPOINT,
     Array,
     Bound,
     Choice,
@@ -56,6 +57,7 @@ class Members(Containers):
             case Tensor() | Pieces():
                 return self._tensor_attribute(value if isinstance(value, Tensor) else value.tensor, name, site)
             case Array():
+                self.trained |= name == "backward"
                 return self.array_method(value, name, site)
             case External():
                 return self._external_attribute(value, name, site)
@@ -252,10 +254,18 @@ class Members(Containers):
                 elif name == "data":
                     if isinstance(value, Array):
                         self.write_law(owner, value.law, site)
-                    elif isinstance(value, Unknown) and value.prefix != "checkpoint":
+                    elif isinstance(value, Unknown) and value.prefix != CHECKPOINT:
                         self.write_law(owner, Array(None, owner.law).law.__class__("unknown"), site)
             case Tensor() if name == "data" and isinstance(value, Tensor):
                 owner.node, owner.shape = value.node, value.shape
+
+    def _is_checkpoint_of(self, held: Any, value: Any) -> bool:
+        """Whether a part is replaced by what it was saved as: the same architecture, with trained weights."""
+        if not (isinstance(held, Module) and isinstance(value, Unknown) and value.prefix == CHECKPOINT):
+            return False
+        if not self.trained and not self.regions:
+            held.pretrained = True
+        return True
 
     def _set_on_module(self, owner: Module, name: str, value: Any, site: Site) -> None:
         held = value.values if isinstance(value, Choice) else (value,)
@@ -275,7 +285,8 @@ class Members(Containers):
             self.write(owner.parameters, name, value)
             return
         if name in owner.children:
-            self.write(owner.children, name, value)
+            if not self._is_checkpoint_of(owner.children[name], value):
+                self.write(owner.children, name, value)
             return
         if name in owner.parameters:
             if isinstance(value, Array):

@@ -7,7 +7,7 @@ from typing import Any
 from gradlint.graph.model import InitLaw
 from gradlint.source.reader import laws
 from gradlint.source.reader.layers import LAYERS, make_parameters
-from gradlint.source.reader.modules import Modules, absorbing
+from gradlint.source.reader.modules import Modules
 from gradlint.source.reader.values import (
     Array,
     Bound,
@@ -198,9 +198,9 @@ class ModuleMembers(Modules):
             (*args, kwargs.get("name"), kwargs.get("module"))[:2] if len(args) != 1 else (args[0], kwargs.get("module"))
         )
         if isinstance(name, (str, int)):
-            self.register(module, str(name), absorbing(value) if self.uncertain else value)
+            self.register(module, str(name), self.placed(value, module))
         elif isinstance(name, Unknown):
-            module.opaque = "a child's name is not known"
+            self.register(module, f"{name.prefix or ''}{len(module.children)}", self.placed(value, module))
         return None
 
     _module_register_module = _module_add_module
@@ -224,7 +224,7 @@ class ModuleMembers(Modules):
             if module.torch == "ParameterList":
                 module.parameters[str(len(names))] = args[0]
             else:
-                self.register(module, str(len(names)), absorbing(args[0]) if self.uncertain else args[0])
+                self.register(module, str(len(names)), self.placed(args[0], module))
         return module
 
     def _module_extend(self, module: Module, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:

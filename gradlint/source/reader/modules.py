@@ -20,6 +20,7 @@ from gradlint.source.reader.values import (
     Unknown,
     UserClass,
     is_plain,
+    is_repeated,
 )
 
 MODULE_BASES = frozenset(
@@ -50,11 +51,6 @@ TYPES_BY_NAME: dict[str, Any] = {
 }
 
 
-def absorbing(value: Any) -> Any:
-    """A layer that is only there under a condition that is not known."""
-    return Choice((value, Unknown("a layer under a condition that is not known")))
-
-
 class Modules(Externals):
     """Makes and calls modules."""
 
@@ -70,7 +66,7 @@ class Modules(Externals):
             if isinstance(target, UserClass):
                 return self.construct_module(target, args, kwargs, site)
         module = Module(name, cls, self.user_site(site), inner=self.building > 0, phase=self.phase)
-        self.modules.append(module)
+        self.modules.append(self.made(module))
         self.events += 1
         self.init_torch(module, name, args, kwargs, site)
         return module
@@ -241,6 +237,10 @@ class Modules(Externals):
             builder.stack.pop()
             self.outer_site = kept
 
+    def is_there(self, choice: Choice, site: Site) -> bool:
+        """Whether a layer that stands under a condition is there in this reading of the graph."""
+        raise NotImplementedError
+
     def graph_site(self, site: Site) -> Site:
         """Where a node is made, in the user's code."""
         return self.user_site(site)
@@ -253,16 +253,18 @@ class Modules(Externals):
             return self.operations.unknown(module.torch, args, kwargs, site, module)
         if module.torch == "Sequential":
             value: Any = first
-            for name, child in list(module.children.items()):
-                value = self.call(child, [value], {}, self._child_site(module, name, child, site))
+            children = list(module.children.values())
+            for child, after in zip(children, [*children[1:], None], strict=True):
+                if isinstance(child, Choice) and child.condition is not None and not self.is_there(child, site):
+                    continue
+                value = self.call(child, [value], {}, site)
+                if is_repeated(child) and not is_repeated(after) and isinstance(value, Tensor):
+                    value = self.operations.builder.emit("loop", "loop", [value], site, {"steps": None}, value.shape)
             return value
         if module.torch == "Identity":
             return first
         if module.torch in LAYERS:
             return self.operations.layer(module, args, kwargs, site)
         if module.torch.endswith("Loss"):
-            return Unknown("a loss")
+            return self.operations.loss(args, kwargs, site)
         return self.operations.unknown(module.class_name, args, kwargs, site, module)
-
-    def _child_site(self, module: Module, name: str, child: Any, site: Site) -> Site:
-        return site

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from gradlint.source.reader.building import GraphBuilder
-from gradlint.source.reader.values import Array, Choice, Module, Pieces, Site, Tensor
+from gradlint.source.reader.values import Array, Choice, Module, Pieces, Site, Tensor, Unknown
 
 
 class Operands:
@@ -44,6 +44,12 @@ class Operands:
         """A node for something whose meaning is not known: it voids what passes through it."""
         inputs = self.operands(args, site) + self.operands(kwargs, site)
         return self.builder.emit("unknown", op, inputs, site, module=module)
+
+    def loss(self, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
+        """A loss that the model computes itself: what it judges is an output of the model."""
+        judged = self.operands(args[:1] or [kwargs.get("input")], site) or self.operands([args, kwargs], site)
+        self.builder.judged += judged[:1]
+        return Unknown("a loss", tensor=True)
 
     def learn_input(self, x: Tensor, shape: tuple[int | None, ...], **attributes: Any) -> None:
         """Fill in the shape of an input from the first layer that reads it."""

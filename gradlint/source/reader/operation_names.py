@@ -176,3 +176,7 @@ NO_GRADIENT = frozenset(
         "shape_as_tensor",
     ]
 )
+
+
+LOSSES = frozenset(["cross_entropy", "binary_cross_entropy", "binary_cross_entropy_with_logits", "kl_div"])
+"""Losses of torch.nn.functional whose names do not end with `_loss`."""

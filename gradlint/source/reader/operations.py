@@ -6,7 +6,15 @@ from typing import Any
 
 from gradlint.source.reader.creation import CREATORS
 from gradlint.source.reader.layers import bind
-from gradlint.source.reader.operation_names import ACTIVATIONS, ALIASES, IDENTITIES, NO_GRADIENT, REDUCTIONS, RESHAPES
+from gradlint.source.reader.operation_names import (
+    ACTIVATIONS,
+    ALIASES,
+    IDENTITIES,
+    LOSSES,
+    NO_GRADIENT,
+    REDUCTIONS,
+    RESHAPES,
+)
 from gradlint.source.reader.tensor_arithmetic import TensorArithmetic
 from gradlint.source.reader.values import Site, Unknown
 
@@ -20,6 +28,8 @@ class Operations(TensorArithmetic):
         method = getattr(self, f"_do_{name}", None)
         if method is not None:
             return method(args, kwargs, site)
+        if name in LOSSES or name.endswith("_loss"):
+            return self.loss(args, kwargs, site)
         if name in IDENTITIES:
             return args[0] if args else Unknown(name)
         if name in CREATORS:

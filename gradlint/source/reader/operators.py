@@ -231,15 +231,23 @@ class Operators(Calls):
                 return bool(value.children) if value.torch in ("Sequential", "ModuleList", "ModuleDict") else True
         return None
 
+    def holds(self, test: ast.expr, frame: Frame) -> bool | None:
+        """Whether a condition is true: as the source tells, or in a graph as this reading of it assumes."""
+        truth = self.truth(self.evaluate(test, frame))
+        if truth is None and self.operations is not None:
+            return self.assumptions.truth(test)
+        return truth
+
     def _of_ifexp(self, node: ast.IfExp, frame: Frame) -> Any:
-        truth = self.truth(self.evaluate(node.test, frame))
+        truth = self.holds(node.test, frame)
         if truth is not None:
             return self.evaluate(node.body if truth else node.orelse, frame)
         count = len(self.operations.builder.nodes) if self.operations else 0
         values = [self.evaluate(node.body, frame), self.evaluate(node.orelse, frame)]
         if self.operations is not None and len(self.operations.builder.nodes) > count:
             site = Site(frame.file, node.test)
-            raise ReadingStoppedError(site, f"which value is taken depends on `{site.text}`, which is not known")
+            reason = f"which value is taken depends on `{site.text}`, which is not known"
+            raise ReadingStoppedError(site, reason, node.test)
         return merge(values, "depends on a condition that is not known")
 
 

@@ -25,6 +25,7 @@ from gradlint.source.reader.values import (
     Site,
     Unknown,
     UserClass,
+    is_plain,
 )
 
 MAX_MODELS = 48
@@ -37,6 +38,9 @@ RECURSION = 8_000
 
 CONFIGURATIONS = frozenset(["config", "cfg", "conf", "configs", "params", "hparams", "model_args", "args"])
 """Argument names under which people pass the one configuration class of a file."""
+
+CONFIGURATION_CLASSES = ("Config", "Args", "Configuration", "Params", "Hyperparameters", "Hparams", "Settings")
+"""How such a class is called."""
 
 MAX_OPERATIONS = 12_000
 """Operations in all graphs of one file; further models are named and left unread."""
@@ -147,7 +151,7 @@ class _Reading:
     def _guarded(self, action: Any) -> None:
         machine = self.machine
         machine.steps, machine.limit = 0, MAX_STEPS
-        machine.depth = machine.regions = machine.uncertain = machine.building = 0
+        machine.depth = machine.regions = machine.uncertain = machine.rounds = machine.building = 0
         machine.writes = []
         machine.trained = False
         try:
@@ -224,16 +228,29 @@ class _Reading:
         return [self._declared(a, function) for a in required]
 
     def _declared(self, argument: ast.arg, function: Function) -> Any:
-        unknown = Unknown(f"the argument `{argument.arg}` of `{function.name}` is not known")
-        records = [c for c in self._own(UserClass) if c.is_record and not c.is_module]
         annotated = argument.annotation
         wanted = ast.unparse(annotated).strip("'\"").rpartition(".")[2] if annotated is not None else ""
-        named = [c for c in records if c.name == wanted]
+        named = [c for c in self._configurations() if c.name == wanted]
         if not named and argument.arg in CONFIGURATIONS and not wanted:
-            named = [c for c in records if c.name.endswith(("Config", "Args", "Configuration", "Params"))]
+            named = [c for c in self._configurations() if c.name.endswith(CONFIGURATION_CLASSES)]
         if len(named) != 1:
-            return unknown
+            return Unknown(f"the argument `{argument.arg}` of `{function.name}` is not known")
         return self.machine.construct(named[0], [], {}, Site(self.file, argument))
+
+    def _configurations(self) -> list[UserClass]:
+        """The classes of settings that the file defines or imports: those that need no arguments."""
+        names = self.frame.names.values()
+        classes = {id(c): c for c in names if isinstance(c, UserClass) and not c.is_module}
+        return [c for c in classes.values() if c.is_record or _holds_settings(c)]
+
+
+def _holds_settings(cls: UserClass) -> bool:
+    """Whether a class can be made without arguments and declares values of its own."""
+    init = cls.find("__init__")
+    if isinstance(init, Function):
+        spec = init.node.args
+        return len(init.defaults) >= len([*spec.posonlyargs, *spec.args]) - 1
+    return any(is_plain(v) for n, v in cls.members.items() if not n.startswith("__"))
 
 
 def _names_used_by_others(name: str, loads: list[tuple[ast.stmt, set[str]]]) -> set[str]:

@@ -60,7 +60,7 @@ class Statements(Definitions):
         left = self.evaluate(target, frame)
         right = self.evaluate(node.value, frame)
         if isinstance(left, list) and isinstance(node.op, ast.Add) and isinstance(right, (list, tuple)):
-            left.extend(right)
+            left.extend(self.placed(v, left) for v in right)
             return
         value = self.binary(node.op, left, right, site)
         if isinstance(left, Tensor) and isinstance(value, Tensor) and isinstance(target, ast.Name):

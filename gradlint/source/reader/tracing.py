@@ -7,6 +7,7 @@ from typing import Any
 
 from gradlint.graph.model import WEIGHTED, ModelGraph
 from gradlint.location import Location
+from gradlint.source.reader.assumptions import MAX_ALTERNATIVES, MAX_READINGS, Assumptions, Question
 from gradlint.source.reader.building import MAX_NODES, GraphBuilder, TooLargeError, prune
 from gradlint.source.reader.machine import MAX_STEPS
 from gradlint.source.reader.operations import Operations
@@ -25,6 +26,22 @@ from gradlint.source.reader.values import (
 PLAIN_TYPES = frozenset(["int", "float", "bool", "str"])
 
 
+class _State:
+    """What a module and its parts hold, to be put back after a forward pass that changes it."""
+
+    def __init__(self, root: Module) -> None:
+        self.kept = [(m, _copied(m.attributes), _copied(m.children), _copied(m.parameters)) for _, m in root.walk()]
+
+    def restore(self) -> None:
+        """Put everything back."""
+        for module, attributes, children, parameters in self.kept:
+            module.attributes, module.children, module.parameters = attributes, children, parameters
+
+
+def _copied(table: dict[str, Any]) -> dict[str, Any]:
+    return {k: list(v) if isinstance(v, list) else dict(v) if isinstance(v, dict) else v for k, v in table.items()}
+
+
 class Tracer:
     """Traces modules with one machine."""
 
@@ -32,6 +49,7 @@ class Tracer:
         self.machine = machine
         self.strict = strict
         self.room = MAX_NODES
+        self.undecided: Question | None = None
 
     def trace(self, root: Module) -> list[ModelGraph]:
         """The graphs of a module: one, or one for each part where it has no forward of its own."""
@@ -43,17 +61,38 @@ class Tracer:
         ):
             held = [(n, c) for n, v in root.children.items() for c in (v.values if isinstance(v, Choice) else (v,))]
             parts = [(n, c) for n, c in held if isinstance(c, Module) and has_weights(c)]
-            graphs = [self._graph(root, part, name) for name, part in parts]
+            graphs = [g for name, part in parts for g in self._graphs(root, part, name)]
             return [g for g in graphs if any(n.kind in WEIGHTED for n in g.nodes)]
-        return [self._graph(root, root, "")]
+        return self._graphs(root, root, "")
 
-    def _graph(self, root: Module, called: Module, part: str) -> ModelGraph:
+    def _graphs(self, root: Module, called: Module, part: str) -> list[ModelGraph]:
+        """One graph; or, where the way depends on conditions that are not known, one for each that can be read."""
+        first = self._graph(root, called, part)
+        if self.undecided is None or not has_weights(root):
+            return [first]
+        pending = Assumptions().answers(self.undecided)
+        complete: list[ModelGraph] = []
+        for reading in range(MAX_READINGS):
+            if not pending or len(complete) == MAX_ALTERNATIVES:
+                break
+            assumptions = pending.pop(0)
+            graph = self._graph(root, called, part, assumptions)
+            if graph.stopped_at is None:
+                complete.append(graph)
+            elif self.undecided is not None and reading < MAX_READINGS - 2:
+                pending = [*assumptions.answers(self.undecided), *pending]
+        return complete or [first]
+
+    def _graph(self, root: Module, called: Module, part: str, assumptions: Assumptions | None = None) -> ModelGraph:
         machine = self.machine
+        machine.assumptions = assumptions or Assumptions()
+        self.undecided = None
+        state = _State(root)
         builder = GraphBuilder(root, min(self.room, MAX_NODES))
         laws_before = {id(a): a.law for a in builder.parameters.values()}
         machine.operations = Operations(builder, machine.make_array)
         machine.steps, machine.limit = 0, MAX_STEPS
-        machine.depth = machine.regions = machine.uncertain = 0
+        machine.depth = machine.regions = machine.uncertain = machine.rounds = 0
         machine.building = 1
         machine.writes = []
         stopped: tuple[Location, str] | None = None
@@ -62,6 +101,7 @@ class Tracer:
             complete = self._run(builder, called)
         except ReadingStoppedError as stop:
             stopped = ((stop.site or root.site).location, stop.reason)
+            self.undecided = stop.question
         except OutOfStepsError:
             stopped = (root.site.location, f"reading was stopped after {MAX_STEPS} steps")
         except TooLargeError:
@@ -75,6 +115,7 @@ class Tracer:
         finally:
             machine.operations = None
             machine.building = 0
+        state.restore()
         for array in builder.parameters.values():
             array.law = laws_before.get(id(array), array.law)
         if stopped is None and root.opaque is not None:
@@ -89,6 +130,8 @@ class Tracer:
             nodes = prune(nodes, {n.id for n in nodes if n.op != "getitem" or n.id in read})
         unknown = sorted({n.op for n in nodes if n.kind == "unknown"})
         notes = [*builder.notes, *([f"operations without a reading: {', '.join(unknown)}"] if unknown else [])]
+        told = machine.assumptions.told
+        notes += [f"read as if {' and '.join(told)}"] if told else []
         name = root.class_name if root.cls else root.variable or root.class_name
         return ModelGraph(
             name=f"{name}.{part}" if part else name,
@@ -97,10 +140,11 @@ class Tracer:
             location=root.site.location,
             class_name=root.class_name,
             traced_by="source",
-            confidence="low" if stopped else "medium" if unknown else "high",
+            confidence="low" if stopped or told else "medium" if unknown else "high",
             notes=tuple(notes),
             pretrained=any(m.pretrained for _, m in root.walk()),
             stopped_at=stopped,
+            assumed=told,
         )
 
     def _run(self, builder: GraphBuilder, called: Module) -> bool:
@@ -120,7 +164,7 @@ class Tracer:
         else:
             args.append(builder.emit("input", "input", [], None, {}, name="input"))
         result = machine.call(called, args, {}, site)
-        outputs = machine.operations.operands([result], site)
+        outputs = machine.operations.operands([result], site) or builder.judged
         if not outputs:
             return False
         distinct = list({t.node: t for t in outputs}.values())

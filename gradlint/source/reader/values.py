@@ -11,6 +11,10 @@ from typing import Any
 from gradlint.graph.model import InitLaw
 from gradlint.location import Location
 from gradlint.source.project import SourceFile
+from gradlint.source.reader.assumptions import Question
+
+CHECKPOINT = "checkpoint"
+"""The `prefix` of an Unknown that was read from a file of weights."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +45,13 @@ class Site:
 
 
 class ReadingStoppedError(Exception):
-    """The reader cannot follow the forward pass any further."""
+    """The reader cannot follow the forward pass any further; `question` is what it would have to know."""
 
-    def __init__(self, site: Site | None, reason: str) -> None:
+    def __init__(self, site: Site | None, reason: str, question: Question | None = None) -> None:
         super().__init__(reason)
         self.site = site
         self.reason = reason
+        self.question = question
 
 
 @dataclass(frozen=True)
@@ -82,9 +87,14 @@ class Unknown:
 
 @dataclass(eq=False, slots=True)
 class Choice:
-    """One of several values, depending on a condition that is not known."""
+    """One of several values, depending on a condition that is not known.
+
+    `condition` is given for a layer that is there, beside an Unknown, only where the condition is as in `holds`.
+    """
 
     values: tuple[Any, ...]
+    condition: ast.expr | None = None
+    holds: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +263,8 @@ class Module:
 
     `torch` is the torch.nn class it is or derives from ("Linear", "Sequential", "Module"); `cls` the
     project's class, if any; `opaque` the reason why its forward cannot be read. `inner` is True for modules
-    made while another module was being built or run; `owned` once it is registered in another.
+    made while another module was being built or run; `owned` once it is registered in another. `repeated`
+    stands for any number of layers like it: it was made in a loop of unknown length.
     """
 
     torch: str
@@ -269,6 +280,7 @@ class Module:
     phase: int = 0
     pretrained: bool = False
     variable: str = ""
+    repeated: bool = False
 
     @property
     def class_name(self) -> str:
@@ -276,15 +288,46 @@ class Module:
         return self.cls.name if self.cls else self.torch.rpartition(".")[2]
 
     def walk(self, prefix: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, Module]]:
-        """(path, module) of itself and all registered descendants, each once, in torch's order."""
+        """(path, module) of itself and all registered descendants, each once, in torch's order.
+
+        Where which layer is registered is not known, all that it may be.
+        """
         seen = set() if seen is None else seen
         if id(self) in seen:
             return
         seen.add(id(self))
         yield prefix, self
         for name, child in list(self.children.items()):
-            if isinstance(child, Module):
-                yield from child.walk(f"{prefix}.{name}" if prefix else name, seen)
+            alternatives = child.values if isinstance(child, Choice) else (child,)
+            for n, one in enumerate(v for v in alternatives if isinstance(v, Module)):
+                path = f"{prefix}.{name}" if prefix else name
+                yield from one.walk(path if n == 0 else f"{path}~{n}", seen)
+
+
+def absorbing(value: Any, condition: ast.expr | None = None, holds: bool = True) -> Any:
+    """A layer that is only there under a condition that is not known."""
+    return Choice((value, Unknown("a layer under a condition that is not known")), condition, holds)
+
+
+def repeated(value: Any) -> Any:
+    """A layer, or a container of layers, that stands for any number of its kind."""
+    if isinstance(value, Module):
+        value.repeated = True
+    elif isinstance(value, (list, tuple)):
+        for one in value:
+            repeated(one)
+    return value
+
+
+def is_repeated(value: Any) -> bool:
+    """Whether a value is, or directly holds, a layer that stands for any number of them."""
+    if isinstance(value, Module):
+        return value.repeated or (
+            value.torch in ("ModuleList", "ModuleDict") and any(is_repeated(c) for c in value.children.values())
+        )
+    if isinstance(value, dict):
+        value = list(value.values())
+    return isinstance(value, (list, tuple)) and any(isinstance(v, (Module, tuple)) and is_repeated(v) for v in value)
 
 
 def contains_tensor(value: Any, depth: int = 0) -> bool:

@@ -161,31 +161,11 @@ def test_one_class_with_and_without_norm_gives_two_graphs():
     assert [n.name for n in without.of_kind("linear")] == ["fc0", "fc1", "fc2"]
 
 
-def test_a_condition_that_is_not_known_stops_the_reading_where_it_stands():
-    (graph,) = graphs_of(NORMED)
-    assert graph.stopped_at is not None
-    assert "self.bn" in graph.stopped_at[1]
-    assert graph.confidence == "low"
-    assert not any(n.kind == "output" for n in graph.nodes)
-
-
 def test_a_library_model_is_never_invented():
     (graph,) = graphs_of("import torchvision\nmodel = torchvision.models.resnet50(weights='DEFAULT')\n")
     assert graph.stopped_at is not None
     assert graph.pretrained
     assert [n.kind for n in graph.nodes if n.kind not in ("input", "output")] == ["unknown"]
-
-
-def test_the_length_of_a_stack_that_is_not_known_is_not_invented():
-    (graph,) = graphs_of("""
-        class Net(nn.Module):
-            def __init__(self, depth):
-                super().__init__()
-                self.layers = nn.Sequential(*[nn.Linear(8, 8) for _ in range(depth)])
-            def forward(self, x):
-                return self.layers(x)
-    """)
-    assert not list(graph.of_kind("linear"))
 
 
 SKIPS = {
