@@ -12,6 +12,7 @@ from gradlint.causes import standing
 from gradlint.changes import Changes, changed_since
 from gradlint.ignoring import with_ignores
 from gradlint.result import Result
+from gradlint.source.project import UnreadableError
 
 
 class AdoptionError(Exception):
@@ -20,9 +21,11 @@ class AdoptionError(Exception):
 
 @dataclass
 class Adoption:
-    """The options `--baseline`, `--update-baseline`, `--changed-since`, `--add-ignore` and `--reason` of one run."""
+    """The options `--baseline`, `--no-baseline`, `--update-baseline`, `--changed-since`, `--add-ignore` and `--reason`
+    of one run."""
 
     baseline: Path | None = None
+    no_baseline: bool = False
     update_baseline: bool = False
     changed_since: str | None = None
     add_ignore: bool = False
@@ -30,11 +33,16 @@ class Adoption:
     _entries: tuple[baselines.Entry, ...] = ()
     _changes: Changes | None = None
 
-    def prepare(self, folder: Path) -> None:
-        """Read the baseline and what changed in the repository of `folder`, before the work begins.
+    def prepare(self, folder: Path, configured: Path | None = None) -> None:
+        """Read the baseline (the option's, else the `configured` one) and what changed in the repository of `folder`,
+        before the work begins.
 
         Raises AdoptionError, BaselineError and ChangesError.
         """
+        if self.no_baseline and (self.baseline is not None or self.update_baseline):
+            raise AdoptionError("--no-baseline contradicts --baseline and --update-baseline")
+        if self.baseline is None and not self.no_baseline:
+            self.baseline = _from_here(configured)
         if self.update_baseline and self.baseline is None:
             raise AdoptionError("--update-baseline: say which file with --baseline FILE")
         if self.update_baseline and (self.changed_since is not None or self.add_ignore):
@@ -81,15 +89,21 @@ class Adoption:
         said = []
         for file in with_ignores(result.findings, self.reason):
             name = result.relative(str(file.path))
-            if file.after != file.before:
+            if file.changed:
                 try:
                     fixing.write(file)
-                except (OSError, UnicodeEncodeError) as error:
+                except (OSError, UnicodeEncodeError, UnreadableError) as error:
                     raise AdoptionError(f"{name}: {error}") from error
             dropped = file.dropped
             missed = f", {dropped} left (no place for a comment)" if dropped else ""
             said.append(f"{name}: {len(file.applied)} suppressed{missed}")
         return said
+
+
+def _from_here(path: Path | None) -> Path | None:
+    """The path as told from the working folder, if it is in there."""
+    here = Path.cwd().resolve()
+    return path.resolve().relative_to(here) if path and path.resolve().is_relative_to(here) else path
 
 
 def _count(number: int) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from gradlint.finding import Finding
+from gradlint.fixing import replace_file
 from gradlint.report.fingerprint import fingerprints
 from gradlint.result import Result, is_refuted
 
@@ -145,15 +144,7 @@ def _was_checked(entry: Entry, path: Path, checked: set[str]) -> bool:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Replace the file in one step."""
-    name: str | None = None
     try:
-        descriptor, name = tempfile.mkstemp(dir=path.resolve().parent, prefix=f".{path.name}.")
-        with os.fdopen(descriptor, "wb") as out:
-            out.write(content)
-        Path(name).chmod(path.stat().st_mode & 0o7777 if path.exists() else 0o644)
-        Path(name).replace(path)
+        replace_file(path, content)
     except OSError as error:
-        if name is not None:
-            Path(name).unlink(missing_ok=True)
         raise BaselineError(f"{path}: {error.strerror or error}") from error

@@ -27,7 +27,7 @@ ENVIRONMENT = ("NO_COLOR", "FORCE_COLOR", "TERM", "COLORTERM", "GITHUB_ACTIONS",
 
 FORGOTTEN = frozenset(
     {"stdin_filename", "apply_fixes", "unsafe_fixes", "show_diff", "output_file", "baseline", "update_baseline"}
-    | {"changed_since", "add_ignore", "show_files", "show_settings", "models", "real", "reports"}
+    | {"no_baseline", "changed_since", "add_ignore", "show_files", "show_settings", "models", "real", "reports"}
 )
 """Options whose runs write something, or read what is not in the project's files."""
 
@@ -37,13 +37,15 @@ _SUFFIXES = (".py", ".ipynb")
 
 @dataclass(frozen=True)
 class Seen:
-    """What a run read: the project's `root`, the `files` under check, the patterns that left others out, and the
-    configuration files that it and the scripts name, whether they are there or not."""
+    """What a run read: the project's `root`, the `files` under check, the patterns that left others out and the folder
+    `home` that they are told from, and the configuration files that it and the scripts name, whether they are there or
+    not."""
 
     root: Path
     files: Sequence[Path]
     exclude: Sequence[str]
     named: Iterable[Path]
+    home: Path
 
 
 class Cache:
@@ -68,12 +70,13 @@ class Cache:
             named = {str(path): str(digest) for path, digest in content["named"].items()}
             report, code, project = str(content["report"]), int(content["code"]), str(content["project"])
             root, exclude = Path(content["root"]), [str(pattern) for pattern in content["exclude"]]
+            home = Path(content["home"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
         if any(self._digest(path) != digest for path, digest in named.items()):
             return None
         try:
-            files = discover(self.options["paths"] or [Path()], exclude, bool(self.options["force_exclude"]))
+            files = discover(self.options["paths"] or [Path()], exclude, bool(self.options["force_exclude"]), home)
         except MissingPathError:
             return None
         return (report, code) if project == self._project(root, files) else None
@@ -85,6 +88,7 @@ class Cache:
         content = {
             "root": str(self.seen.root),
             "exclude": list(self.seen.exclude),
+            "home": str(self.seen.home),
             "project": self._project(self.seen.root, self.seen.files),
             "named": {str(p): self._digest(str(p)) for p in sorted(self.seen.named)},
             "report": report,

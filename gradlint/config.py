@@ -13,6 +13,7 @@ import msgspec
 from pathspec import GitIgnoreSpec
 
 from gradlint.finding import Finding, Severity
+from gradlint.formats import Format
 from gradlint.rule import Rule, RuleOptions, registry
 
 if sys.version_info >= (3, 11):
@@ -42,7 +43,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ke
     `select`, `ignore` and the like hold codes, prefixes of codes ("GL4") or names. `exec` False never runs code
     of the project. `real` runs training scripts for their first steps to settle what their own batches alone can.
     `seeds` is how many inits are drawn, `seed` the first of them. `timeout` is the wall-clock
-    limit for one model in seconds, `memory` the resident limit in MiB.
+    limit for one model in seconds, `memory` the resident limit in MiB. `baseline` is a file of accepted findings,
+    relative to the file that names it. Patterns are told from the folder of the configuration file.
     """
 
     select: tuple[str, ...] = ("GL",)
@@ -51,10 +53,13 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ke
     exclude: tuple[str, ...] = (
         ".git",
         ".hg",
+        ".svn",
         ".venv",
         "venv",
         ".tox",
         ".nox",
+        ".eggs",
+        ".ipynb_checkpoints",
         "node_modules",
         "__pycache__",
         "site-packages",
@@ -64,6 +69,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ke
     extend_exclude: tuple[str, ...] = ()
     per_file_ignores: dict[str, tuple[str, ...]] = {}
     extend: str | None = None
+    baseline: str | None = None
     exec: bool = True
     probe: bool = True
     real: bool = False
@@ -74,7 +80,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ke
     timeout: Seconds = 60.0
     memory: Positive = 8192
     fail_on: Severity = Severity.WARNING
-    output_format: str | None = None
+    output_format: Format | None = None
     python: str | None = None
     script_args: tuple[str, ...] = ()
     models: dict[str, str | ModelTarget] = {}
@@ -202,6 +208,8 @@ def _extended(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if not isinstance(base, str):
         return table
     under = _extended((path.parent / Path(base).expanduser()).resolve(), (*seen, path))
+    if isinstance(under.get("baseline"), str):
+        under["baseline"] = str((path.parent / Path(base).expanduser()).resolve().parent / under["baseline"])
     merged = {**under, **table}
     for key in ("per-file-ignores", "models", "rules"):
         if isinstance(under.get(key), dict) and isinstance(table.get(key), dict):
@@ -228,7 +236,24 @@ def _explain(
         close = difflib.get_close_matches(unknown[1], known, n=1)
         hint = f", did you mean `{close[0]}`?" if close else ""
         return f"{key}.{unknown[1]}: unknown key{hint}"
+    if what.startswith("Invalid enum value") and (choices := _choices(struct, where.lstrip("."))):
+        what += f", expected {', '.join(f'`{c}`' for c in choices)}"
     return f"{key}: {what[:1].lower()}{what[1:]}"
+
+
+def _choices(struct: type[msgspec.Struct], key: str) -> list[str]:
+    """The values that a key of closed choice may have, none where the key is deeper than that."""
+    info = msgspec.inspect.type_info(struct)
+    assert isinstance(info, msgspec.inspect.StructType)
+    kinds = [f.type for f in info.fields if f.encode_name == key]
+    found: list[str] = []
+    for kind in kinds:
+        match kind:
+            case msgspec.inspect.EnumType(cls=choices):
+                found += [c.value for c in choices]
+            case msgspec.inspect.UnionType(types=types):
+                found += [str(v) for t in types if isinstance(t, msgspec.inspect.LiteralType) for v in t.values]
+    return found
 
 
 def _shown(path: Path | None) -> str:

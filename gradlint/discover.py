@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from pathspec import GitIgnoreSpec
@@ -15,34 +16,70 @@ class MissingPathError(Exception):
     """A path that was named does not exist."""
 
 
-def discover(paths: Iterable[Path], exclude: Iterable[str] = (), force_exclude: bool = False) -> list[Path]:
+@dataclass(frozen=True)
+class Exclusion:
+    """What to leave out: gitignore `patterns`, told from the folder `home` (that of the configuration)."""
+
+    home: Path
+    patterns: tuple[str, ...]
+
+    def covers(self, path: Path, folder: bool = False) -> bool:
+        """Whether the path, or a folder that it is in, is left out."""
+        return GitIgnoreSpec.from_lines(self.patterns).match_file(relative_to(path, self.home) + "/" * folder)
+
+    def below(self, top: Path) -> Exclusion:
+        """The same for the files below a folder that was named: a pattern that means the folder itself is void."""
+        kept = tuple(p for p in self.patterns if not Exclusion(self.home, (p,)).covers(top, folder=True))
+        return Exclusion(self.home, kept)
+
+
+def relative_to(path: Path, home: Path) -> str:
+    """The path as patterns of a configuration in `home` see it, with `/`; the bare name where it lies elsewhere."""
+    whole = path.parent.resolve() / path.name if path.name not in ("", "..") else path.resolve()
+    try:
+        return whole.relative_to(home.resolve()).as_posix()
+    except ValueError:
+        return whole.name
+
+
+def discover(
+    paths: Iterable[Path], exclude: Iterable[str] = (), force_exclude: bool = False, home: Path | None = None
+) -> list[Path]:
     """The files to check, sorted, once each.
 
     Folders are searched for `.py` and `.ipynb`; `.gitignore` files at and above each folder (up to the repository's
-    top) and `exclude` (gitignore patterns) are respected. A file that is named is taken whatever its name, unless
-    `force_exclude`. Symbolic links to folders are not followed. Raises MissingPathError.
+    top) and `exclude` (gitignore patterns, told from `home`, else from the working folder) are respected. What is
+    named is taken whatever its name, unless `force_exclude`. Symbolic links to folders are not followed. Raises
+    MissingPathError.
     """
-    patterns = GitIgnoreSpec.from_lines(exclude)
+    exclusion = Exclusion(home or Path.cwd(), tuple(exclude))
     found: dict[Path, None] = {}
     for path in paths:
-        if not path.exists():
-            raise MissingPathError(f"{path}: no such file or folder")
-        if path.is_dir():
-            for file in _below(path, patterns):
+        folder = path.is_dir()
+        if not folder and not path.exists():
+            raise MissingPathError(f"{path}: {_why_missing(path)}")
+        if force_exclude and exclusion.covers(path, folder):
+            continue
+        if folder:
+            for file in _below(path, exclusion.below(path)):
                 found[file] = None
-        elif not force_exclude or not patterns.match_file(_relative(path)):
+        else:
             found[path] = None
     return sorted(found, key=lambda p: p.as_posix())
 
 
-def _relative(path: Path) -> str:
-    relative = os.path.relpath(path)
-    return (path.name if relative.startswith("..") else relative).replace(os.sep, "/")
+def _why_missing(path: Path) -> str:
+    return "a link to nothing" if path.is_symlink() else "no such file or folder"
 
 
-def _below(top: Path, patterns: GitIgnoreSpec) -> Iterator[Path]:
+def _below(top: Path, exclusion: Exclusion) -> Iterator[Path]:
     ignores = list(_ignores_above(top))
-    yield from _walk(top, "", ignores, patterns)
+    if _ignored(top.resolve(), ignores, folder=True):
+        ignores = []  # it was named, so what is above has no say
+    whole, home = top.resolve(), exclusion.home.resolve()
+    # Of a folder that lies elsewhere, patterns see the paths within it.
+    inside = f"{whole.relative_to(home).as_posix()}/" if whole.is_relative_to(home) and whole != home else ""
+    yield from _walk(top, inside, ignores, GitIgnoreSpec.from_lines(exclusion.patterns))
 
 
 def _ignores_above(top: Path) -> Iterator[tuple[Path, GitIgnoreSpec]]:

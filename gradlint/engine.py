@@ -13,20 +13,32 @@ from pathlib import Path
 from typing import Any
 
 from gradlint.causes import merge, standing
+from gradlint.cells import Cells
 from gradlint.config import Config, ignored_in, selected
+from gradlint.discover import relative_to
 from gradlint.finding import Finding, Severity
 from gradlint.graph.signal import profile
 from gradlint.location import Location
 from gradlint.modelling import Modelled, model_key, modelled, modelled_target
 from gradlint.parallel import check_all, processes
+from gradlint.progress import Progress, Silent, counted
 from gradlint.realising import realise
 from gradlint.result import CheckedModel, Result, ordered, relative_path
 from gradlint.rule import Rule
 from gradlint.settling import Probing, settle
 from gradlint.source import configuration
 from gradlint.source.grammar import is_newer_python
-from gradlint.source.notebook import Notebook, read_notebook
-from gradlint.source.project import UNPARSABLE, Project, SourceFile, UnreadableError, find_root, read_text
+from gradlint.source.notebook import MAX_BYTES, Notebook, read_notebook
+from gradlint.source.project import (
+    UNPARSABLE,
+    LeftOutError,
+    Project,
+    SourceFile,
+    UnreadableError,
+    find_root,
+    read_bytes,
+    read_text,
+)
 from gradlint.source.read import read_script
 from gradlint.source.relevance import is_relevant
 from gradlint.source.script import Script, Skipped
@@ -35,15 +47,13 @@ from gradlint.targets import Target
 from gradlint.worker.client import WorkerPool, find_torch
 from gradlint.worker.protocol import Limits
 
-Progress = Callable[[str, str], None]
-"""Told the stage ("read", "build", "probe") and the name of the file or model that it is about."""
-
 
 @dataclass
 class _Checked:
     """What one file or target gave. `class_only` maps model keys to the class whose construction was not seen.
 
-    Of a `target` only the model was checked, not the rest of its file. `comments`, where set, are those of `source`.
+    `unread`: the file could not be read. Of a `target` only the model was checked, not the rest of its file.
+    `comments`, where set, are those of `source`.
     """
 
     findings: list[Finding] = field(default_factory=list)
@@ -53,6 +63,7 @@ class _Checked:
     constructed: set[str] = field(default_factory=set)
     class_only: dict[str, str] = field(default_factory=dict)
     failed: bool = False
+    unread: bool = False
     target: bool = False
     comments: list[Suppression] | None = None
 
@@ -63,17 +74,18 @@ class Engine:
 
     `input_spec` is the user's `--input`; `targets` are models to check beside those that the files construct.
     Without execution `jobs` processes read files, one for each core where it is 0. `named` collects the configuration
-    files that scripts name.
+    files that scripts name. `home` is the folder that patterns of the configuration are told from (the root, if None).
     """
 
     config: Config
     root: Path
-    progress: Progress = lambda stage, name: None
+    progress: Progress = field(default_factory=Silent)
     input_spec: str | None = None
     targets: Sequence[Target] = ()
     notebooks: dict[str, Notebook] = field(default_factory=dict)
     jobs: int = 1
     named: set[Path] = field(default_factory=set)
+    home: Path | None = None
 
     def __post_init__(self) -> None:
         self.rules: list[Rule] = selected(self.config)
@@ -92,33 +104,40 @@ class Engine:
             for target in self.targets:
                 checked.append(self._guarded(target.path or self.root, partial(self._target, target, probing)))
         findings, models = _across_files(checked)
-        kept = [self._in_cells(f) for f in self._unsuppressed(merge(findings), checked)]
-        skipped = {s for part in checked for s in part.skipped}
+        cells = Cells(self.notebooks)
+        kept = [cells.finding(f) for f in self._unsuppressed(merge(findings), checked)]
+        skipped = {cells.skipped(s) for part in checked for s in part.skipped}
+        aside = f"models were read from source and nothing was measured: {refusal}"
         return Result(
             root=self.root,
             findings=ordered(standing(self._wanted(kept))),
-            models=tuple(models),
+            models=tuple(cells.model(m) for m in models),
             skipped=tuple(sorted(skipped, key=lambda s: (s.location, s.reason))),
             files=sum(not part.target for part in checked),
             seconds=time.perf_counter() - started,
             failures=sum(part.failed for part in checked),
-            notes=(f"models were read from source and nothing was measured: {refusal}",) if refusal else (),
+            notes=(aside,) if refusal and models else (),
+            unread=tuple(s for part in checked if part.unread for s in part.skipped),
             unbuilt=tuple(s for part in checked if part.target and self.config.exec for s in part.skipped),
             texts=dict(self._texts(checked)),
         )
 
     def _wanted(self, findings: Sequence[Finding]) -> Iterator[Finding]:
         """The findings that `per-file-ignores` leaves."""
-        return (f for f in findings if not ignored_in(f, relative_path(f.location.path, self.root), self.config))
+        home = self.home or self.root
+        return (f for f in findings if not ignored_in(f, relative_to(Path(f.location.path), home), self.config))
 
     def _all(self, files: Sequence[Path], probing: Probing) -> list[_Checked]:
         """All files; those that only need reading in several processes, where that pays."""
         if probing.pool is not None or processes(self.jobs, len(files)) < 2:
-            checked = [self._guarded(path, partial(self._file, path, probing)) for path in files]
+            checked = [
+                self._guarded(path, partial(self._file, path, probing)) for path in counted(files, self.progress)
+            ]
             self.named |= configuration.asked
             return checked
-        reading = _Reading(replace(self, progress=_silent, targets=()))
-        parts = check_all(reading, files, self.jobs)
+        reading = _Reading(replace(self, progress=Silent(), targets=()))
+        self.progress.expect(len(files))
+        parts = check_all(reading, files, self.jobs, self.progress.done)
         for part in parts:
             self.notebooks |= part.notebooks
             self.named |= part.named
@@ -138,8 +157,10 @@ class Engine:
         here = Location(str(path.resolve()), 1)
         try:
             return work()
-        except UnreadableError as error:
+        except LeftOutError as error:
             return _Checked(skipped=[Skipped(here, str(error))])
+        except UnreadableError as error:
+            return _Checked(skipped=[Skipped(here, str(error))], unread=True)
         except Exception as error:
             last = traceback.extract_tb(error.__traceback__)[-1]
             what = f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})"
@@ -216,7 +237,9 @@ class Engine:
         resolved = path.resolve()
         key = str(resolved)
         if resolved.suffix == ".ipynb":
-            raw = text.encode() if text is not None else _bytes(resolved)
+            raw = (
+                text.encode() if text is not None else read_bytes(resolved, MAX_BYTES, "a notebook that a person opens")
+            )
             notebook = self.notebooks[key] = read_notebook(key, raw)
             source = notebook.file
         elif text is not None:
@@ -235,16 +258,6 @@ class Engine:
         whole = {part.source.path for part in checked if part.source and not part.target}
         return [*kept, *unused([c for c in idle if c.location.path in whole], [r.code for r in self.rules])]
 
-    def _in_cells(self, finding: Finding) -> Finding:
-        """The finding, if in a notebook, with its cells and the lines within them."""
-
-        def placed(at: Location) -> Location:
-            notebook = self.notebooks.get(at.path)
-            return at if notebook is None or at.cell is not None else notebook.locate(at)
-
-        related = tuple(replace(r, location=placed(r.location)) for r in finding.related)
-        return replace(finding, location=placed(finding.location), related=related)
-
     def _texts(self, checked: Sequence[_Checked]) -> Iterator[tuple[str, str]]:
         """The texts that reports quote: files, and the cells of notebooks under `path#cellN`."""
         for part in checked:
@@ -256,10 +269,6 @@ class Engine:
             else:
                 for cell, lines in notebook.cells().items():
                     yield f"{part.source.path}#cell{cell}", "\n".join(lines)
-
-
-def _silent(stage: str, name: str) -> None:
-    """No progress: another process has no screen."""
 
 
 @dataclass
@@ -279,7 +288,7 @@ class _Reading:
 
     def __getstate__(self) -> dict[str, object]:
         plain = {name: getattr(self.engine, name) for name in ("config", "root", "input_spec")}
-        return {**plain, "progress": _silent}
+        return {**plain, "progress": Silent()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.engine = Engine(**state)
@@ -293,13 +302,6 @@ class _Reading:
             checked.comments = _comments(checked.source)
             checked.source = replace(checked.source)
         return _Part(checked, engine.notebooks, configuration.asked)
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UnreadableError(error.strerror or str(error)) from error
 
 
 def _comments(source: SourceFile) -> list[Suppression]:

@@ -1,19 +1,38 @@
-"""Applies fixes to files: whole or not at all, re-parsed first, written atomically."""
+"""Applies fixes to files and cells of notebooks: whole or not at all, re-parsed first, written atomically."""
 
 from __future__ import annotations
 
 import ast
 import difflib
+import io
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+import tokenize
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 from gradlint.finding import Edit, Finding
 from gradlint.result import is_refuted
-from gradlint.source.project import UNPARSABLE, UnreadableError, read_text
+from gradlint.source.notebook import MAX_BYTES, code_cells, python_of, with_cells
+from gradlint.source.project import UNPARSABLE, UnreadableError, read_bytes, read_text
+
+Place = tuple[str, int]
+"""What is edited as one text: a path, and the index of a cell where that is a notebook (else -1)."""
+
+Rewrite = Callable[[str, list[Finding], Callable[[str], str]], tuple[str, list[Finding]]]
+"""From a text, findings in it, and what makes Python of the text (magics of a cell commented out) to the text as it
+shall be, and the findings that this settles."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """The text of a file, or of one cell of a notebook, before and after."""
+
+    cell: int | None
+    before: str
+    after: str
 
 
 @dataclass(frozen=True)
@@ -22,55 +41,87 @@ class FixedFile:
     whose fix was thrown away."""
 
     path: Path
-    before: str
-    after: str
+    changes: tuple[Change, ...]
     applied: tuple[Finding, ...]
     dropped: int
 
+    @property
+    def changed(self) -> bool:
+        """Whether there is anything to write."""
+        return any(c.before != c.after for c in self.changes)
+
     def diff(self, name: str) -> str:
-        """The change as a unified diff."""
-        return "".join(
-            difflib.unified_diff(
-                self.before.splitlines(keepends=True), self.after.splitlines(keepends=True), f"a/{name}", f"b/{name}"
-            )
-        )
+        """The change as a unified diff, one for each cell of a notebook."""
+        return "".join(_diff(c, name if c.cell is None else f"{name}#cell{c.cell}") for c in self.changes)
 
 
-def fixed(findings: Iterable[Finding], unsafe: bool = False) -> Iterator[FixedFile]:
-    """The files that fixes change, by path. Fixes of refuted findings and of notebooks are not applied.
+def _diff(change: Change, name: str) -> str:
+    before, after = (text.splitlines(keepends=True) for text in (change.before, change.after))
+    lines = difflib.unified_diff(before, after, f"a/{name}", f"b/{name}")
+    return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
 
-    A fix that overlaps one that was taken, or after which the file no longer parses, is thrown away.
+
+def fixed(
+    findings: Iterable[Finding], unsafe: bool = False, given: Mapping[str, str] | None = None
+) -> Iterator[FixedFile]:
+    """The files that fixes change, by path; `given` are texts that stand for files. Those of refuted findings are
+    not applied.
+
+    A fix that overlaps one that was taken, or after which the text no longer parses, is thrown away.
     """
-    by_path: dict[str, list[Finding]] = {}
+    by_place: dict[Place, list[Finding]] = {}
     for finding in findings:
         fix = finding.fix
         if fix is None or is_refuted(finding) or (not fix.safe and not unsafe):
             continue
-        paths = {e.location.path for e in fix.edits}
-        if len(paths) == 1 and not any(e.location.cell is not None for e in fix.edits):
-            by_path.setdefault(paths.pop(), []).append(finding)
-    for path in sorted(by_path):
+        places = {place_of(e.location.path, e.location.cell) for e in fix.edits}
+        if len(places) == 1:
+            by_place.setdefault(places.pop(), []).append(finding)
+    yield from rewritten(by_place, _with_fixes, given or {})
+
+
+def place_of(path: str, cell: int | None) -> Place:
+    """The text that a path and a cell name."""
+    return path, -1 if cell is None else cell
+
+
+def rewritten(
+    by_place: Mapping[Place, list[Finding]], rewrite: Rewrite, given: Mapping[str, str]
+) -> Iterator[FixedFile]:
+    """The files, by path, with each text that has findings rewritten. Files that cannot be read are left out."""
+    for path in sorted({path for path, _ in by_place}):
         try:
-            text = read_text(Path(path))
+            texts = {-1: given[path]} if path in given else _texts(Path(path))
         except UnreadableError:
             continue
-        yield _fixed_file(Path(path), text, by_path[path])
+        changes, applied, asked = [], [], 0
+        for (_, cell), findings in sorted((x for x in by_place.items() if x[0][0] == path), key=lambda x: x[0]):
+            asked += len(findings)
+            if (before := texts.get(cell)) is not None:
+                after, settled = rewrite(before, findings, str if cell < 0 else python_of)
+                changes.append(Change(None if cell < 0 else cell, before, after))
+                applied += settled
+        yield FixedFile(Path(path), tuple(changes), tuple(applied), asked - len(applied))
 
 
-def _fixed_file(path: Path, text: str, findings: list[Finding]) -> FixedFile:
+def _texts(path: Path) -> dict[int, str]:
+    """The texts of a file as they stand: its own, or those of a notebook's cells."""
+    if path.suffix == ".ipynb":
+        return code_cells(read_bytes(path, MAX_BYTES, "a notebook"))
+    return {-1: read_text(path)}
+
+
+def _with_fixes(text: str, findings: list[Finding], plain: Callable[[str], str]) -> tuple[str, list[Finding]]:
     taken: list[Edit] = []
     applied: list[Finding] = []
-    dropped = 0
     for finding in findings:
         assert finding.fix is not None
         new = [e for e in finding.fix.edits if e not in taken]
         candidate = [*taken, *new]
-        if _overlap(candidate, text) or not _parses(edited(text, candidate)):
-            dropped += 1
-            continue
-        taken = candidate
-        applied.append(finding)
-    return FixedFile(path, text, edited(text, taken), tuple(applied), dropped)
+        if not _overlap(candidate, text) and _parses(plain(edited(text, candidate))):
+            taken = candidate
+            applied.append(finding)
+    return edited(text, taken), applied
 
 
 def edited(text: str, edits: Iterable[Edit]) -> str:
@@ -91,7 +142,7 @@ def _span(edit: Edit, text: str) -> tuple[int, int]:
 
 def _overlap(edits: list[Edit], text: str) -> bool:
     spans = sorted(_span(e, text) for e in edits)
-    return any(a[1] > b[0] or a == b for a, b in pairwise(spans))
+    return any(a[1] > b[0] or a == b for a, b in pairwise(spans)) or any(not 0 <= a <= b <= len(text) for a, b in spans)
 
 
 def _parses(text: str) -> bool:
@@ -103,26 +154,36 @@ def _parses(text: str) -> bool:
 
 
 def write(file: FixedFile) -> None:
-    """Replace the file in one step, keeping its mode, byte order mark and line ends. Raises OSError."""
+    """Replace the file in one step, keeping its mode, byte order mark and line ends.
+
+    Raises OSError, UnicodeEncodeError, and UnreadableError for a notebook that is not laid out as Jupyter does.
+    """
     raw = file.path.read_bytes()
-    bom = b"\xef\xbb\xbf" if raw.startswith(b"\xef\xbb\xbf") else b""
-    newline = "\r\n" if b"\r\n" in raw else "\n"
-    body = bom + file.after.replace("\n", newline).encode(_encoding(raw))
-    descriptor, name = tempfile.mkstemp(dir=file.path.parent, prefix=f".{file.path.name}.")
+    if file.path.suffix == ".ipynb":
+        body = with_cells(raw, {c.cell: c.after for c in file.changes if c.cell is not None and c.before != c.after})
+    else:
+        (change,) = file.changes
+        bom = b"\xef\xbb\xbf" if raw.startswith(b"\xef\xbb\xbf") else b""
+        newline = "\r\n" if b"\r\n" in raw else "\n"
+        body = bom + change.after.replace("\n", newline).encode(_encoding(raw))
+    replace_file(file.path, body)
+
+
+def replace_file(path: Path, body: bytes) -> None:
+    """Put other content into a file in one step, keeping its mode; a link stays a link. Raises OSError."""
+    target = path.resolve()
+    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(descriptor, "wb") as out:
             out.write(body)
-        Path(name).chmod(file.path.stat().st_mode & 0o7777)
-        Path(name).replace(file.path)
-    except OSError:
+        Path(name).chmod(target.stat().st_mode & 0o7777 if target.exists() else 0o644)
+        Path(name).replace(target)
+    except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
 
 
 def _encoding(raw: bytes) -> str:
-    import io
-    import tokenize
-
     try:
         found = tokenize.detect_encoding(io.BytesIO(raw).readline)[0]
     except (SyntaxError, LookupError):

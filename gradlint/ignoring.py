@@ -6,14 +6,14 @@ import ast
 import io
 import re
 import tokenize
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import partial
 
 from gradlint.finding import Edit, Finding
-from gradlint.fixing import FixedFile, edited
+from gradlint.fixing import FixedFile, Place, edited, place_of, rewritten
 from gradlint.location import Location
 from gradlint.result import is_refuted
-from gradlint.source.project import UnreadableError, read_text
 from gradlint.suppression import suppressions
 
 NOT_SUPPRESSED = frozenset({"GL001", "GL002"})
@@ -26,46 +26,50 @@ def with_ignores(findings: Iterable[Finding], reason: str) -> Iterator[FixedFile
     """The files with `# gradlint: ignore[CODE] -- reason` at each finding, by path.
 
     `applied` are the findings that are suppressed now; `dropped` counts those for which there is no place for a
-    comment (in a string of several lines). Refuted findings and notebooks are left alone.
+    comment (in a string of several lines). Refuted findings are left alone.
     """
-    by_path: dict[str, list[Finding]] = {}
+    by_place: dict[Place, list[Finding]] = {}
     for finding in findings:
-        if not is_refuted(finding) and finding.code not in NOT_SUPPRESSED and finding.location.cell is None:
-            by_path.setdefault(finding.location.path, []).append(finding)
-    folded = " ".join(reason.split())
-    for path in sorted(by_path):
-        try:
-            yield _file(Path(path), read_text(Path(path)), by_path[path], folded)
-        except (UnreadableError, SyntaxError, ValueError, RecursionError):
-            continue
+        if not is_refuted(finding) and finding.code not in NOT_SUPPRESSED:
+            by_place.setdefault(place_of(finding.location.path, finding.location.cell), []).append(finding)
+    yield from rewritten(by_place, partial(_with_comments, " ".join(reason.split())), {})
 
 
-def _file(path: Path, text: str, findings: list[Finding], reason: str) -> FixedFile:
+def _with_comments(
+    reason: str, text: str, findings: list[Finding], plain: Callable[[str], str]
+) -> tuple[str, list[Finding]]:
     after = text
     applied = []
     for finding in findings:
-        changed = suppressed(after, finding, reason)
+        try:
+            changed = suppressed(after, finding, reason, plain)
+        except (SyntaxError, ValueError, RecursionError):
+            continue
         if changed is not None:
             after = changed
             applied.append(finding)
-    return FixedFile(path, text, after, tuple(applied), len(findings) - len(applied))
+    return after, applied
 
 
-def suppressed(text: str, finding: Finding, reason: str) -> str | None:
-    """The text of the finding's file with a comment that suppresses it, or None where there is no place for one.
+def suppressed(text: str, finding: Finding, reason: str, plain: Callable[[str], str] = str) -> str | None:
+    """The text of the finding's file (or cell) with a comment that suppresses it, or None where there is no place for
+    one. `plain` makes Python of a text, line by line.
 
     Raises SyntaxError, ValueError and RecursionError for a text that does not parse.
     """
-    tree = ast.dump(ast.parse(text))
-    return next((c for c in _candidates(text, finding, reason) if _covers(c, finding, tree)), None)
+    program = ast.parse(plain(text))
+    before = ast.dump(program)
+    here = replace(finding, location=replace(finding.location, cell=None))
+    candidates = _candidates(text, program, here, reason)
+    return next((c for c in candidates if _covers(plain(c), here, before)), None)
 
 
-def _candidates(text: str, finding: Finding, reason: str) -> Iterator[str]:
+def _candidates(text: str, program: ast.Module, finding: Finding, reason: str) -> Iterator[str]:
     """The text with a comment on the finding's line, or on the first or the last line of its statement."""
     yield text
     line = finding.location.line
     lines = [line]
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(program):
         if isinstance(node, ast.stmt) and node.lineno <= line <= (node.end_lineno or node.lineno):
             lines += [node.end_lineno or node.lineno, node.lineno]
     for place in dict.fromkeys(lines):

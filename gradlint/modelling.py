@@ -11,6 +11,7 @@ from gradlint.graph.profile import Profile
 from gradlint.hints import input_hint, optimizers_of, with_loss
 from gradlint.location import Location
 from gradlint.probe.experiment import Experiment, Measurement, Measurements
+from gradlint.progress import counted
 from gradlint.rule import Context
 from gradlint.settling import Probing
 from gradlint.source.project import Project, SourceFile
@@ -81,7 +82,7 @@ def _built(
     skipped: list[Skipped] = []
     if probing.pool is None:
         return built, failed, skipped
-    for part in slice_models(source, project, script, probing.config.script_args):
+    for part in counted(slice_models(source, project, script, probing.config.script_args), probing.progress):
         if isinstance(part, Skipped):
             skipped.append(part)
             failed[part.location.path, part.location.line] = part.reason

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -29,8 +29,13 @@ def processes(jobs: int, files: int) -> int:
     return min(jobs or _cores(), files // CHUNK) if files >= WORTHWHILE else 1
 
 
-def check_all(check: Callable[[Path], Found], files: Sequence[Path], jobs: int) -> list[Found]:
-    """`check` of every file, in the order of `files`; `check` and what it returns must be picklable."""
+def check_all(
+    check: Callable[[Path], Found], files: Sequence[Path], jobs: int, done: Callable[[], None] = lambda: None
+) -> list[Found]:
+    """`check` of every file, in the order of `files`; `check` and what it returns must be picklable.
+
+    `done` is told of each one.
+    """
     count = processes(jobs, len(files))
     if count < 2:
         return [check(path) for path in files]
@@ -38,9 +43,15 @@ def check_all(check: Callable[[Path], Found], files: Sequence[Path], jobs: int) 
     method = "fork" if sys.platform == "linux" and threading.active_count() == 1 else "spawn"
     try:
         with ProcessPoolExecutor(count, get_context(method), _start, (check,)) as pool:
-            return list(pool.map(_run, files, chunksize=CHUNK))
+            return list(_told(pool.map(_run, files, chunksize=CHUNK), done))
     except (BrokenProcessPool, OSError):  # No memory or no right to start processes: slower is better than not at all.
         return [check(path) for path in files]
+
+
+def _told(found: Iterable[Found], done: Callable[[], None]) -> Iterator[Found]:
+    for item in found:
+        yield item
+        done()
 
 
 def _start(check: Callable[[Path], Any]) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gradlint.finding import Finding
     from gradlint.modelling import Modelled
     from gradlint.probe.real import RealOutcome
+    from gradlint.progress import Progress
     from gradlint.report.profile import MeasuredModel, Probed
     from gradlint.rule import Rule
     from gradlint.settling import Probing
@@ -28,8 +29,6 @@ WRONG = 2
 
 REAL_SECONDS = 120.0
 """Seconds that a script may take to its first optimizer step: it loads its data first."""
-
-Progress = Callable[[str, str], None]
 
 
 class ProbeError(Exception):
@@ -80,9 +79,10 @@ def _probe(
     config_path: Path | None,
     **overrides: Any,
 ) -> int:
-    from gradlint.cli import _progress, _settings
     from gradlint.config import ConfigError
+    from gradlint.progress import progress
     from gradlint.rule import RuleError
+    from gradlint.settings import settings
     from gradlint.source.project import UnreadableError
 
     try:
@@ -92,10 +92,10 @@ def _probe(
             raise ProbeError("--steps and --line watch the script's own steps: leave --synthetic out")
         before = _earlier(compare) if compare else None
         patience = overrides.get("timeout")
-        config = _settings(config_path, (target,), overrides)
-        with _progress() as progress:
+        config = settings(config_path, (target,), overrides).config
+        with progress() as shown:
             seconds = patience or max(REAL_SECONDS, config.timeout)
-            probed = measured(target, config, progress, arguments, steps, line, synthetic, input_spec, seconds=seconds)
+            probed = measured(target, config, shown, arguments, steps, line, synthetic, input_spec, seconds=seconds)
     except (ProbeError, ConfigError, RuleError, UnreadableError) as error:
         click.echo(f"error: {error}", err=True)
         return WRONG

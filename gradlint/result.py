@@ -29,7 +29,8 @@ class CheckedModel:
 class Result:
     """All of a run. `root` is the project root that reported paths are relative to; `texts` the checked sources
     by absolute path, for reports that quote lines. `failures` counts gradlint's own errors (exit code 2); `unbuilt`
-    are models that were asked for by name and could not be looked into, which are in `skipped` too."""
+    are models that were asked for by name and could not be looked into, `unread` files that could not be read; both
+    are in `skipped` too."""
 
     root: Path
     findings: tuple[Finding, ...] = ()
@@ -40,11 +41,17 @@ class Result:
     failures: int = 0
     notes: tuple[str, ...] = ()
     unbuilt: tuple[Skipped, ...] = ()
+    unread: tuple[Skipped, ...] = ()
     texts: dict[str, str] = field(default_factory=dict)
 
     def relative(self, path: str) -> str:
         """A path as reports show it: relative to the root, with `/`; absolute when it lies outside."""
         return relative_path(path, self.root)
+
+    def place(self, at: Location) -> str:
+        """A line as reports name it: `train.py:8`, in a notebook `nb.ipynb#cell3:7`."""
+        cell = "" if at.cell is None else f"#cell{at.cell}"
+        return f"{self.relative(at.path)}{cell}:{at.line}"
 
     def quotable(self, at: Location) -> list[str] | None:
         """The lines of the text that a location is in (of the cell, in a notebook), or None where it is not at hand."""

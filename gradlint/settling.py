@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ from gradlint.config import Config
 from gradlint.finding import Finding, Outcome, Severity, Verdict
 from gradlint.hints import models_of
 from gradlint.probe.experiment import Experiment, Measurement, Measurements
+from gradlint.progress import Progress
 from gradlint.replay import optimizer_subject
 from gradlint.rule import Rule, with_verdict
 from gradlint.source.script import Script
@@ -26,7 +27,7 @@ class Probing:
     """What a run may do with models. `pool` is None where none may be built, and `refusal` says why."""
 
     config: Config
-    progress: Callable[[str, str], None]
+    progress: Progress
     pool: WorkerPool | None = None
     refusal: str | None = None
 
@@ -87,8 +88,10 @@ def _measured(model: Modelled, experiments: Sequence[Experiment], probing: Probi
         first_of_key = {e.key: e for e in reversed(missing)}
         batch = tuple(e for e in missing if first_of_key[e.key] is e)
         missing = [e for e in missing if e not in batch]
+        probing.progress.expect(len(batch))
         probing.progress("probe", model.graph.name)
         answer = model.session.probe(probe_job(model, batch, probing.config))
+        probing.progress.done(len(batch))
         for experiment in batch:
             seen = answer.measurements.of.get(experiment.key) if isinstance(answer, Probed) else None
             why = "not measured" if isinstance(answer, Probed) else answer.reason

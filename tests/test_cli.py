@@ -88,6 +88,16 @@ def test_a_wrong_option_value_is_exit_2(here: Path) -> None:
     assert "--select: `GL999` means no rule" in wrong.output
 
 
+def test_a_wrong_value_in_the_configuration_is_exit_2(here: Path) -> None:
+    (here / "pyproject.toml").write_text("[tool.gradlint]\noutput-format = 'papyrus'\n")
+    said = check("deep.py").stderr
+    assert said.startswith(
+        "error: pyproject.toml: tool.gradlint.output-format: invalid enum value 'papyrus', expected "
+    )
+    assert said.endswith("`sarif`, `text`\n")
+    assert check("--script-args", "'open", "deep.py").exit_code == 2
+
+
 def test_wrong_configuration_is_one_line_and_exit_2(here: Path) -> None:
     (here / "pyproject.toml").write_text("[tool.gradlint]\nselec = 1\n")
     result = check("deep.py")
@@ -102,11 +112,62 @@ def test_a_file_that_does_not_parse_is_a_finding(here: Path) -> None:
     assert [(f["code"], f["line"], f["severity"], f["verdict"]) for f in found] == [("GL001", 2, "error", None)]
 
 
-@pytest.mark.parametrize("content", [b"import torch\0", "import torch # ä".encode("utf-16")])
-def test_a_file_that_is_no_text_is_skipped_with_a_reason(here: Path, content: bytes) -> None:
-    (here / "binary.py").write_bytes(content)
-    (skipped,) = document("binary.py")["skipped"]
-    assert skipped == {"path": "binary.py", "line": 1, "reason": "not a text file"}
+UNREADABLE = {
+    "binary.py": (b"import torch\0", "not a text file"),
+    "utf16.py": ("import torch # ä".encode("utf-16"), "not a text file"),
+    "latin1.py": (b"import torch  # \xe9t\xe9\n", "not valid UTF-8 and no other encoding declared (byte 16)"),
+    "broken.ipynb": (b'{"cells": [', "not a notebook: it is not the JSON that Jupyter writes"),
+    "list.ipynb": (b"[]", "not a notebook: it is not the JSON that Jupyter writes"),
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_a_file_that_cannot_be_read_is_an_error_if_named_and_skipped_if_met(here: Path, name: str) -> None:
+    content, reason = UNREADABLE[name]
+    (here / name).write_bytes(content)
+    named = check("clean.py", name)
+    assert (named.exit_code, named.stderr) == (2, f"error: {name}: {reason}\n")
+    assert f"skipped {name}:1: {reason}\n" in named.stdout
+    met = check("--fail-on", "error", "--select", "GL002")
+    assert (met.exit_code, met.stderr) == (0, "") and f"skipped {name}:1: {reason}\n" in met.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("huge.py", b"import torch\n" + b"x = 1\n" * 800_000, "5 MB is larger than a hand-written source file"),
+        (
+            "r.ipynb",
+            b'{"cells": [], "metadata": {"kernelspec": {"language": "R"}}}',
+            "a notebook in R, not in Python",
+        ),
+    ],
+)
+def test_what_is_none_of_ours_is_left_out_even_if_named(here: Path, name: str, content: bytes, reason: str) -> None:
+    (here / name).write_bytes(content)
+    shown = check(name)
+    assert (shown.exit_code, shown.stderr) == (0, "") and f"skipped {name}:1: {reason}\n" in shown.stdout
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_is_not_waited_for(here: Path) -> None:
+    os.mkfifo(here / "pipe.py")
+    assert check("pipe.py").stderr == "error: pipe.py: not a regular file\n"
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="everything is readable here")
+def test_a_file_without_the_right_to_read_it_is_an_error(here: Path) -> None:
+    (here / "clean.py").chmod(0)
+    assert check("clean.py").stderr == "error: clean.py: Permission denied\n"
+
+
+def test_a_link_to_nothing_is_an_error_and_a_folder_without_python_a_warning(here: Path) -> None:
+    (here / "link.py").symlink_to("gone.py")
+    assert (check("link.py").exit_code, check("link.py").stderr) == (2, "error: link.py: a link to nothing\n")
+    (here / "empty").mkdir()
+    empty = check("empty")
+    assert (empty.exit_code, empty.stderr) == (0, "warning: no Python files or notebooks found\n")
+    assert empty.stdout.startswith("No findings in 0 files, ")
 
 
 def test_a_comment_suppresses_and_an_unused_one_is_reported(here: Path) -> None:
@@ -121,6 +182,22 @@ def test_a_comment_suppresses_and_an_unused_one_is_reported(here: Path) -> None:
 def test_standard_input_stands_for_a_file(here: Path) -> None:
     found = document("--stdin-filename", "editor.py", stdin=SIGMOIDS)["findings"]
     assert {f["path"] for f in found} == {"editor.py"}
+    assert document("--stdin-filename", "editor.py", "-", stdin=SIGMOIDS)["findings"] == found
+    assert {f["path"] for f in document("-", stdin=SIGMOIDS)["findings"]} == {"-"}
+    excluded = check("--stdin-filename", "build/editor.py", "--force-exclude", stdin=SIGMOIDS)
+    assert (excluded.exit_code, excluded.stderr) == (0, "warning: no Python files or notebooks found\n")
+
+
+def test_standard_input_is_fixed_on_standard_output_and_the_file_left_alone(here: Path) -> None:
+    text = registry()["GL401"].BAD
+    (here / "rnn.py").write_text("# another text\n" + text)
+    piped = check("--fix", "--select", "GL401,GL002", "--stdin-filename", "rnn.py", stdin=text)
+    clip = "    torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm=1.0)\n    optimizer.step()\n"
+    assert (piped.exit_code, piped.stdout) == (0, text.replace("    optimizer.step()\n", clip))
+    assert "\nNo findings in 1 file, " in piped.stderr
+    assert (here / "rnn.py").read_text() == "# another text\n" + text
+    assert check("--fix", "--stdin-filename", "clean.py", stdin=CLEAN).stdout == CLEAN
+    assert check("--add-ignore", "-", stdin=text).exit_code == 2
 
 
 def test_a_notebook_is_checked_cell_by_cell(here: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gradlint.discover import MissingPathError, discover
+from gradlint.discover import Exclusion, MissingPathError, discover
 
 
 @pytest.fixture
@@ -63,3 +63,27 @@ def test_links_that_form_a_circle_end(tree: Path) -> None:
 def test_a_missing_path_is_said(tree: Path) -> None:
     with pytest.raises(MissingPathError, match=r"nowhere\.py: no such file or folder"):
         discover([Path("nowhere.py")])
+
+
+def test_patterns_are_told_from_the_folder_of_the_configuration(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tree / "pkg")
+    assert names(discover([Path()], exclude=["pkg/out"], home=tree)) == ["model.py"]
+    assert names(discover([Path()], exclude=["/out"], home=tree)) == ["model.py", "out/keep.py"]
+    assert names(discover([Path("../train.py")], exclude=["/train.py"], force_exclude=True, home=tree)) == []
+
+
+def test_a_folder_that_is_named_is_searched_even_if_it_is_excluded(tree: Path) -> None:
+    assert names(discover([Path("venv")], exclude=["venv", "x.py"])) == []
+    assert names(discover([Path("venv")], exclude=["venv"])) == ["venv/lib/x.py"]
+    assert names(discover([Path("venv/lib")], exclude=["venv"])) == ["venv/lib/x.py"]
+    assert discover([Path("venv")], exclude=["venv"], force_exclude=True) == []
+    (tree / ".git").mkdir()
+    (tree / ".gitignore").write_text("/out/\n")
+    assert names(discover([Path("out")])) == ["out/gen.py"]
+    assert "out/gen.py" not in names(discover([Path()]))
+
+
+def test_a_folder_elsewhere_sees_patterns_without_a_path(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    home = tmp_path_factory.mktemp("home")
+    assert names(discover([tree / "pkg"], exclude=["out"], home=home)) == [(tree / "pkg/model.py").as_posix()]
+    assert Exclusion(home, ("*.py",)).covers(tree / "train.py")

@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from importlib.resources import files
 from pathlib import Path
 
 import msgspec
@@ -32,6 +33,11 @@ def page(name: str) -> str:
 def test_the_pages_of_the_rules_are_up_to_date() -> None:
     written = {p.name: p.read_text(encoding="utf-8") for p in (DOCS / "rules").glob("*.md")}
     assert written == pages(), "run `python docs/generate.py`"
+
+
+def test_the_schema_on_the_site_is_the_one_that_is_shipped() -> None:
+    shipped = (files("gradlint.report") / "assets" / "gradlint-1.json").read_text(encoding="utf-8")
+    assert page("schema/gradlint-1.json") == shipped, "run `python docs/generate.py`"
 
 
 def test_every_rule_is_in_the_navigation() -> None:

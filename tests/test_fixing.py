@@ -27,10 +27,10 @@ def script(tmp_path: Path) -> Path:
 
 def test_an_insertion_keeps_everything_else(script: Path) -> None:
     (file,) = fixed([found(script, 2, "clip()\n")])
-    assert file.after == "loss.backward()\nclip()\noptimizer.step()\n"
+    assert file.changes[0].after == "loss.backward()\nclip()\noptimizer.step()\n"
     assert file.diff("train.py").count("\n+") == 2
     write(file)
-    assert script.read_text() == file.after
+    assert script.read_text() == file.changes[0].after
 
 
 def test_unsafe_fixes_are_asked_for(script: Path) -> None:
@@ -42,13 +42,13 @@ def test_unsafe_fixes_are_asked_for(script: Path) -> None:
 def test_a_fix_that_breaks_the_file_is_thrown_away(script: Path) -> None:
     (file,) = fixed([found(script, 2, "    clip()\n"), found(script, 1, "first()\n")])
     assert (len(file.applied), file.dropped) == (1, 1)
-    assert file.after == "first()\nloss.backward()\noptimizer.step()\n"
+    assert file.changes[0].after == "first()\nloss.backward()\noptimizer.step()\n"
 
 
 def test_overlapping_fixes_are_not_both_taken(script: Path) -> None:
     (file,) = fixed([found(script, 2, "a()", end=17), found(script, 2, "b()", end=17)])
     assert (len(file.applied), file.dropped) == (1, 1)
-    assert file.after.endswith("\na()\n")
+    assert file.changes[0].after.endswith("\na()\n")
 
 
 def test_refuted_findings_are_left_alone(script: Path) -> None:

@@ -27,6 +27,7 @@ class Editor(BaseLanguageClient):
     def __init__(self) -> None:
         super().__init__("editor", "1")
         self.published: asyncio.Queue[types.PublishDiagnosticsParams] = asyncio.Queue()
+        self.asked: types.ServerCapabilities
         self.messages: asyncio.Queue[str] = asyncio.Queue()
 
         @self.feature(types.TEXT_DOCUMENT_PUBLISH_DIAGNOSTICS)
@@ -51,7 +52,10 @@ def session(folder: Path, act: Callable[[Editor], Awaitable[None]]) -> None:
         editor = Editor()
         await editor.start_io(sys.executable, "-m", "gradlint", "lsp", cwd=folder)
         root = folder.as_uri()
-        await editor.initialize_async(types.InitializeParams(types.ClientCapabilities(), root_uri=root))
+        notebooks = types.NotebookDocumentClientCapabilities(types.NotebookDocumentSyncClientCapabilities())
+        abilities = types.ClientCapabilities(notebook_document=notebooks)
+        parameters = types.InitializeParams(abilities, root_uri=root)
+        editor.asked = (await editor.initialize_async(parameters)).capabilities
         editor.initialized(types.InitializedParams())
         try:
             await asyncio.wait_for(act(editor), 2 * SECONDS)
@@ -158,3 +162,75 @@ def test_a_wrong_configuration_and_a_broken_file_are_said(tmp_path: Path) -> Non
         assert [d.code for d in await editor.diagnostics()] == ["GL001"]
 
     session(tmp_path, act)
+
+
+CELL = "vscode-notebook-cell:/nb.ipynb#W{}"
+HEAD, TAIL = registry()["GL401"].BAD.split("model = ", 1)
+CELLS = (
+    ("markdown", "# title"),
+    ("python", f"!pip install x\n{HEAD}"),
+    ("sql", "select 1"),
+    ("python", f"model = {TAIL}"),
+)
+
+
+def open_notebook(editor: Editor, path: Path) -> types.NotebookDocument:
+    """Open a notebook as an editor does: all cells are told, the texts of those in Python."""
+    kinds = [types.NotebookCellKind.Markup if x == "markdown" else types.NotebookCellKind.Code for x, _ in CELLS]
+    cells = [types.NotebookCell(kind, CELL.format(i)) for i, kind in enumerate(kinds)]
+    document = types.NotebookDocument(path.as_uri(), "jupyter-notebook", 1, cells)
+    texts = [
+        types.TextDocumentItem(CELL.format(i), language, 1, text)
+        for i, (language, text) in enumerate(CELLS)
+        if language == "python"
+    ]
+    editor.notebook_document_did_open(types.DidOpenNotebookDocumentParams(document, texts))
+    return document
+
+
+async def of_cells(editor: Editor) -> dict[str, list[types.Diagnostic]]:
+    """The next diagnostics of both Python cells."""
+    published = [await asyncio.wait_for(editor.published.get(), SECONDS) for _ in range(2)]
+    return {p.uri: list(p.diagnostics) for p in published}
+
+
+def test_a_notebook_is_checked_as_a_whole_and_shown_cell_by_cell(tmp_path: Path) -> None:
+    path = tmp_path / "nb.ipynb"
+
+    async def act(editor: Editor) -> None:
+        assert editor.asked.notebook_document_sync is not None
+        (selector,) = editor.asked.notebook_document_sync.notebook_selector
+        assert selector.notebook == "jupyter-notebook" and [c.language for c in selector.cells or ()] == ["python"]
+        notebook = open_notebook(editor, path)
+        shown = await of_cells(editor)
+        assert set(shown) == {CELL.format(1), CELL.format(3)}
+        (step,) = [d for d in shown[CELL.format(3)] if d.code == "GL401"]
+        lines = CELLS[3][1].split("\n")
+        assert lines[step.range.start.line][step.range.start.character : step.range.end.character] == "optimizer.step()"
+        assert CELL.format(1) in {r.location.uri for r in step.related_information or ()}
+        cell = types.TextDocumentIdentifier(CELL.format(3))
+        hovered = await editor.text_document_hover_async(types.HoverParams(cell, step.range.start))
+        assert hovered is not None and "unclipped-recurrent-step" in str(hovered.contents)
+        asked = types.CodeActionParams(cell, step.range, types.CodeActionContext([step]))
+        actions = await editor.text_document_code_action_async(asked)
+        edits = {a.title: a.edit.changes[cell.uri] for a in actions or () if a.edit and a.edit.changes}  # type: ignore[union-attr]
+        assert edits["Suppress GL401 on this line"][0].new_text == "    optimizer.step()  # gradlint: ignore[GL401]"
+        (clip,) = edits["GL401: clip the gradient of `model` to norm 1"]
+        assert clip.range.start == types.Position(step.range.start.line, 0) and "clip_grad_norm_" in clip.new_text
+
+        lines.insert(step.range.start.line, clip.new_text.rstrip("\n"))
+        whole = types.TextDocumentContentChangeWholeDocument("\n".join(lines))
+        text = types.NotebookDocumentCellContentChanges(types.VersionedTextDocumentIdentifier(2, cell.uri), [whole])
+        event = types.NotebookDocumentChangeEvent(cells=types.NotebookDocumentCellChanges(text_content=[text]))
+        version = types.VersionedNotebookDocumentIdentifier(2, notebook.uri)
+        editor.notebook_document_did_change(types.DidChangeNotebookDocumentParams(version, event))
+        identifier = types.NotebookDocumentIdentifier(notebook.uri)
+        editor.notebook_document_did_save(types.DidSaveNotebookDocumentParams(identifier))
+        assert "GL401" not in [d.code for d in (await of_cells(editor))[cell.uri]]
+
+        cells = [types.TextDocumentIdentifier(CELL.format(i)) for i in (1, 3)]
+        editor.notebook_document_did_close(types.DidCloseNotebookDocumentParams(identifier, cells))
+        assert not any((await of_cells(editor)).values())
+
+    session(tmp_path, act)
+    assert not path.exists()

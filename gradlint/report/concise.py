@@ -15,9 +15,7 @@ def render(result: Result, refuted: bool = False) -> str:
 
 def place(finding: Finding, result: Result) -> str:
     """`train.py:8:5`, in a notebook `nb.ipynb#cell3:7:5`."""
-    at = finding.location
-    path = result.relative(at.path)
-    return f"{path}:{at.line}:{at.column}" if at.cell is None else f"{path}#cell{at.cell}:{at.line}:{at.column}"
+    return f"{result.place(finding.location)}:{finding.location.column}"
 
 
 def _verdict(finding: Finding) -> str:

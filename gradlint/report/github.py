@@ -39,7 +39,8 @@ def _command(finding: Finding, result: Result) -> str:
 
 def message(finding: Finding) -> str:
     """What a one-paragraph report says of a finding: message, verdict, numbers, help."""
-    parts = [finding.message]
+    at = finding.location
+    parts = [finding.message if at.cell is None else f"cell {at.cell}, line {at.line}: {finding.message}"]
     if finding.verdict is not None:
         parts.append(f"{finding.verdict.outcome.value}: {finding.verdict.reason}")
     numbers = chain(finding.evidence)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from gradlint.finding import Severity
+from gradlint.finding import Finding, Severity
 from gradlint.report.fingerprint import fingerprints
 from gradlint.result import Result
 
@@ -16,16 +16,27 @@ def render(result: Result, refuted: bool = False) -> str:
     shown = {id(f) for f in result.shown(refuted)}
     issues = [
         {
-            "description": f"{finding.code}: {finding.message}",
+            "description": f"{finding.code}: {_where(finding)}{finding.message}",
             "check_name": finding.name,
             "fingerprint": fingerprint,
             "severity": LEVELS[finding.severity],
             "location": {
                 "path": result.relative(finding.location.path),
-                "lines": {"begin": finding.location.line, "end": finding.location.end_line},
+                "lines": _lines(finding),
             },
         }
         for finding, fingerprint in zip(result.findings, fingerprints(result), strict=True)
         if id(finding) in shown
     ]
     return msgspec.json.format(msgspec.json.encode(issues), indent=1).decode() + "\n"
+
+
+def _where(finding: Finding) -> str:
+    at = finding.location
+    return "" if at.cell is None else f"cell {at.cell}, line {at.line}: "
+
+
+def _lines(finding: Finding) -> dict[str, int]:
+    at = finding.location
+    # Lines within a cell are not lines of the file, and the format has no place without a line.
+    return {"begin": at.line, "end": at.end_line} if at.cell is None else {"begin": 1, "end": 1}

@@ -87,10 +87,7 @@ def _article(finding: Finding, result: Result, index: int) -> str:
         parts.append(f'<p class="help"><b>help:</b> {_ticked(finding.help)}</p>')
     elsewhere = [r for r in finding.related if not _same_text(r.location, finding.location)]
     if elsewhere:
-        listed = (
-            f"<li><code>{escape(result.relative(r.location.path))}:{r.location.line}</code> {_ticked(r.message)}</li>"
-            for r in elsewhere
-        )
+        listed = (f"<li><code>{escape(result.place(r.location))}</code> {_ticked(r.message)}</li>" for r in elsewhere)
         parts.append(f"<ul>{''.join(listed)}</ul>")
     return "\n".join([*(p for p in parts if p), "</article>"])
 
@@ -268,6 +265,5 @@ def _skipped(result: Result) -> Iterator[str]:
     if result.skipped:
         yield "<h2>Skipped</h2>\n<ul>"
         for skipped in result.skipped:
-            where = f"{result.relative(skipped.location.path)}:{skipped.location.line}"
-            yield f"<li><code>{escape(where)}</code> {_ticked(skipped.reason)}</li>"
+            yield f"<li><code>{escape(result.place(skipped.location))}</code> {_ticked(skipped.reason)}</li>"
         yield "</ul>"

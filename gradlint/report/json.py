@@ -30,7 +30,12 @@ def document(result: Result) -> dict[str, Any]:
         "findings": [_finding(f, result) for f in result.findings],
         "models": [_model(m, result) for m in result.models],
         "skipped": [
-            {"path": result.relative(s.location.path), "line": s.location.line, "reason": s.reason}
+            {
+                "path": result.relative(s.location.path),
+                "cell": s.location.cell,
+                "line": s.location.line,
+                "reason": s.reason,
+            }
             for s in result.skipped
         ],
         "notes": list(result.notes),
@@ -110,6 +115,7 @@ def _fix(fix: Fix | None, result: Result) -> dict[str, Any] | None:
 def _span(at: Location, result: Result) -> dict[str, Any]:
     return {
         "path": result.relative(at.path),
+        "cell": at.cell,
         "line": at.line,
         "column": at.column,
         "end_line": at.end_line,
@@ -125,6 +131,7 @@ def _model(model: CheckedModel, result: Result) -> dict[str, Any]:
         "name": graph.class_name or graph.name,
         "variable": graph.name,
         "path": result.relative(at.path if at else model.path),
+        "cell": at.cell if at else None,
         "line": at.line if at else None,
         "traced_by": graph.traced_by,
         "confidence": _lower(graph.confidence, profile.confidence),
@@ -159,6 +166,7 @@ def _layer(
     return {
         "name": layer.name,
         "kind": layer.kind,
+        "cell": place.cell if place else None,
         "line": place.line if place else None,
         "path": result.relative(place.path) if elsewhere and place else None,
         "also": list(_aliases(graph, layer.node)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree
 
+from gradlint.report.concise import place
 from gradlint.report.github import message
 from gradlint.result import Result
 
@@ -26,7 +27,7 @@ def render(result: Result, refuted: bool = False) -> str:
             suite, "testcase", name=f"{finding.code} {finding.name}", classname=path, file=path, line=str(at.line)
         )
         failure = ElementTree.SubElement(case, "failure", message=_legal(finding.message), type=finding.severity.value)
-        failure.text = _legal(f"{path}:{at.line}:{at.column}\n{message(finding)}")
+        failure.text = _legal(f"{place(finding, result)}\n{message(finding)}")
     if not shown:
         ElementTree.SubElement(suite, "testcase", name="gradlint", classname="gradlint")
     ElementTree.indent(suites)

@@ -38,8 +38,7 @@ def render(result: Result, refuted: bool = False) -> str:
             lines.append(f"| `{name}` | {len(model.profile.layers)} | {gradient} | {model.graph.traced_by} |")
         lines.append("")
     for skipped in result.skipped:
-        where = f"{result.relative(skipped.location.path)}:{skipped.location.line}"
-        lines.append(f"- skipped `{where}`: {_cell(skipped.reason)}")
+        lines.append(f"- skipped `{result.place(skipped.location)}`: {_cell(skipped.reason)}")
     lines += [f"- note: {_cell(note)}" for note in result.notes]
     return "\n".join(lines).rstrip("\n") + "\n"
 
@@ -55,7 +54,7 @@ def _row(finding: Finding, result: Result) -> str:
 def _details(finding: Finding, result: Result) -> list[str]:
     numbers = chain(finding.evidence)
     body = [x for x in (numbers, finding.verdict.reason if finding.verdict else "", finding.help or "") if x]
-    body += [f"`{result.relative(r.location.path)}:{r.location.line}` {r.message}" for r in finding.related[:20]]
+    body += [f"`{result.place(r.location)}` {r.message}" for r in finding.related[:20]]
     if not body:
         return []
     summary = f"<details><summary>{finding.code} at <code>{place(finding, result)}</code></summary>"

@@ -364,7 +364,7 @@ def _verdicts(probed: Probed) -> Iterator[Text]:
     """What the rules say of the script, a line each."""
     for finding in probed.result.shown():
         verdict = finding.verdict
-        where = f"{probed.result.relative(finding.location.path)}:{finding.location.line}"
+        where = probed.result.place(finding.location)
         line = Text.assemble(
             (where, "bold"), ": ", (f"{finding.code} {finding.severity.value}", SEVERITY_COLOURS[finding.severity]),
             (f" {finding.name}", "dim"), f": {finding.message.replace('`', '')}",
@@ -377,7 +377,6 @@ def _verdicts(probed: Probed) -> Iterator[Text]:
     if refuted:
         yield Text(f"{refuted} finding{'s' * (refuted != 1)} refuted by measurement", "dim")
     for skipped in probed.result.skipped:
-        where = f"{probed.result.relative(skipped.location.path)}:{skipped.location.line}"
-        yield Text.assemble(("skipped ", "dim"), where, (f": {skipped.reason}", "dim"))
+        yield Text.assemble(("skipped ", "dim"), probed.result.place(skipped.location), (f": {skipped.reason}", "dim"))
     for note in probed.notes:
         yield Text.assemble(("note: ", "dim"), (note, "dim"))

@@ -94,7 +94,7 @@ def _result(finding: Finding, fingerprint: str, codes: list[str], result: Result
 def _place(at: Location, result: Result, one_line: bool = False) -> dict[str, Any]:
     path = result.relative(at.path)
     artifact: dict[str, Any] = {"uri": _uri(path)}
-    if not path.startswith("/"):
+    if not _is_absolute(path):
         artifact["uriBaseId"] = "ROOT"
     place: dict[str, Any] = {"artifactLocation": artifact}
     if at.cell is None:  # lines within a cell are not lines of the file
@@ -110,4 +110,11 @@ def _place(at: Location, result: Result, one_line: bool = False) -> dict[str, An
 def _uri(path: str) -> str:
     from urllib.parse import quote
 
-    return f"file://{quote(path)}" if path.startswith("/") else quote(path)
+    if not _is_absolute(path):
+        return quote(path)
+    return f"file://{'' if path.startswith('/') else '/'}{quote(path, safe='/:')}"
+
+
+def _is_absolute(path: str) -> bool:
+    """Whether a path with `/` names a root, or a drive of Windows."""
+    return path.startswith("/") or path[1:3] == ":/"

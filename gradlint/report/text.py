@@ -48,8 +48,7 @@ def lines(result: Result, refuted: bool = False) -> Iterator[Text]:
     for model in result.models:
         yield _model_line(model)
     for skipped in result.skipped:
-        where = f"{result.relative(skipped.location.path)}:{skipped.location.line}"
-        yield Text.assemble(("skipped ", "dim"), where, (f": {skipped.reason}", "dim"))
+        yield Text.assemble(("skipped ", "dim"), result.place(skipped.location), (f": {skipped.reason}", "dim"))
     for note in result.notes:
         yield Text.assemble(("note: ", "dim"), (note, "dim"))
     yield _summary(result, refuted)
@@ -118,7 +117,7 @@ def _frame(finding: Finding, result: Result) -> Iterator[Text]:
     if hidden > 0:
         yield Text.assemble(bar, (f" … and {hidden} more", "dim"))
     for related in elsewhere[:MOST_LABELS]:
-        where = f"{result.relative(related.location.path)}:{related.location.line}"
+        where = result.place(related.location)
         yield Text.assemble((f"  {' ' * gutter} ├─ ", "blue"), where, f": {related.message}")
     if len(elsewhere) > MOST_LABELS:
         yield Text.assemble((f"  {' ' * gutter} ├─ ", "blue"), (f"… and {len(elsewhere) - MOST_LABELS} more", "dim"))
@@ -159,7 +158,8 @@ def _summary(result: Result, refuted: bool) -> Text:
         text = Text("No findings", "bold green")
     else:
         text = Text(f"{len(shown)} finding{'s' * (len(shown) != 1)}", "bold")
-        text.append(f" ({', '.join(_counts(shown))})")
+        counts = ", ".join(_counts(shown))
+        text.append(f" ({counts})" if counts else "")
     text.append(f" in {result.files} file{'s' * (result.files != 1)}, {result.seconds:.1f} s")
     hidden = result.count(Outcome.REFUTED)
     if hidden and not refuted:

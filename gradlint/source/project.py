@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import io
 import re
+import stat
 import tokenize
 import warnings
 from collections import OrderedDict
@@ -27,6 +28,10 @@ UNPARSABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
 
 class UnreadableError(Exception):
     """A file that cannot be read as text; the message is one line without the path."""
+
+
+class LeftOutError(UnreadableError):
+    """A file that could be read but is none of gradlint's: too large to be hand-written, or in another language."""
 
 
 @dataclass(frozen=True)
@@ -72,14 +77,20 @@ def read_text(path: Path) -> str:
 
     Raises UnreadableError for missing, binary, oversized and undecodable files.
     """
+    return decode(read_bytes(path, MAX_BYTES, "a hand-written source file"))
+
+
+def read_bytes(path: Path, most: int, kind: str) -> bytes:
+    """A regular file's content. Raises UnreadableError, for more than `most` bytes LeftOutError that names the kind."""
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise UnreadableError(f"{size / 1e6:.0f} MB is larger than a hand-written source file")
-        raw = path.read_bytes()
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise UnreadableError("not a regular file")
+        if status.st_size > most:
+            raise LeftOutError(f"{status.st_size / 1e6:.0f} MB is larger than {kind}")
+        return path.read_bytes()
     except OSError as error:
         raise UnreadableError(error.strerror or str(error)) from error
-    return decode(raw)
 
 
 def decode(raw: bytes) -> str:

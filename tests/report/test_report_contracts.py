@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -13,18 +14,20 @@ import jsonschema
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
-from gradlint.finding import Finding, Outcome, Severity, Verdict
+from gradlint.finding import Edit, Finding, Fix, Outcome, Severity, Verdict
 from gradlint.location import Location
-from gradlint.report import github, gitlab, junit, markdown, sarif
+from gradlint.report import github, gitlab, junit, markdown, rdjson, sarif
+from gradlint.report import json as json_report
 from gradlint.report.fingerprint import fingerprints
 from gradlint.result import Result
 from gradlint.rule import registry
 from tests.report.results import TEXT, at, sample
 
+REPORT = json.loads((files("gradlint.report") / "assets" / "gradlint-1.json").read_text(encoding="utf-8"))
 SCHEMA = json.loads((Path(__file__).parent / "schemas" / "sarif-schema-2.1.0.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("reporter", [github, gitlab, junit, markdown, sarif], ids=lambda r: r.__name__[16:])
+@pytest.mark.parametrize("reporter", [github, gitlab, junit, markdown, rdjson, sarif], ids=lambda r: r.__name__[16:])
 def test_whole_report(reporter: Any, snapshot: SnapshotAssertion) -> None:
     rendered = reporter.render(sample())
     # The documentation of the rules is theirs to change.
@@ -58,9 +61,12 @@ def test_columns_are_given_only_for_a_span_of_one_line() -> None:
 
 
 def test_a_notebook_cell_has_no_line_in_its_file() -> None:
-    assert command(plain("x", at(2, 1, 5, path="/project/a.ipynb", cell=3))) == (
-        "::warning title=gradlint (GL101),file=a.ipynb::x"
-    )
+    finding = plain("x", at(2, 1, 5, path="/project/a.ipynb", cell=3))
+    assert command(finding) == "::warning title=gradlint (GL101),file=a.ipynb::cell 3, line 2: x"
+    (issue,) = json.loads(gitlab.render(only(finding)))
+    assert issue["description"] == "GL101: cell 3, line 2: x" and issue["location"]["lines"] == {"begin": 1, "end": 1}
+    (diagnostic,) = json.loads(rdjson.render(only(finding)))["diagnostics"]
+    assert diagnostic["location"] == {"path": "a.ipynb"} and diagnostic["message"].startswith("cell 3, line 2: x")
 
 
 def test_annotations_come_worst_and_surest_first() -> None:
@@ -192,3 +198,43 @@ def test_a_fingerprint_changes_with_the_line_and_tells_twins_apart() -> None:
     assert fingerprints(changed)[stack] != fingerprints(sample())[stack]
     twins = fingerprints(replace(sample(), findings=(plain("x"), plain("x"))))
     assert len(set(twins)) == 2
+
+
+def test_rdjson_counts_columns_in_bytes_and_suggests_fixes() -> None:
+    text = "é = 'ß'; net = nn.Sigmoid()\nstep()\n"
+    edit = Edit(Location("/project/train.py", 2, 1), "clip()\n")
+    finding = replace(plain("x", at(1, 10, 28)), fix=Fix("clip", (edit,), safe=True))
+    (shown,) = json.loads(rdjson.render(replace(only(finding), texts={"/project/train.py": text})))["diagnostics"]
+    assert shown["location"]["range"] == {"start": {"line": 1, "column": 12}, "end": {"line": 1, "column": 30}}
+    start = {"line": 2, "column": 1}
+    assert shown["suggestions"] == [{"range": {"start": start, "end": start}, "text": "clip()\n"}]
+    assert shown["severity"] == "WARNING" and shown["code"]["value"] == "GL101"
+
+
+def test_a_path_on_another_drive_is_a_file_uri() -> None:
+    (run,) = sarif_of(only(plain("x", at(1, 1, 2, path="D:/a b/train.py"))))["runs"]
+    place = run["results"][0]["locations"][0]["physicalLocation"]["artifactLocation"]
+    assert place == {"uri": "file:///D:/a%20b/train.py"}
+
+
+def test_json_keeps_to_its_schema() -> None:
+    validator = jsonschema.Draft202012Validator(closed(REPORT))
+    jsonschema.Draft202012Validator.check_schema(REPORT)
+    document = json.loads(json_report.render(sample()))
+    validator.validate(document)
+    validator.validate(json.loads(json_report.render(Result(root=Path("/project")))))
+    for broken in ({"version": 2}, {"summary": {}}, {"new": 1}):
+        with pytest.raises(jsonschema.ValidationError):
+            validator.validate(document | broken)
+
+
+def closed(schema: Any) -> Any:
+    """The schema with no fields beside those that it names: what is added has to be written down there."""
+    match schema:
+        case dict():
+            inner = {key: closed(value) for key, value in schema.items()}
+            return inner | {"additionalProperties": False} if "properties" in schema else inner
+        case list():
+            return [closed(item) for item in schema]
+        case _:
+            return schema
