@@ -18,6 +18,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from coverage import FAMILIES
@@ -69,7 +70,14 @@ SUITES = {"torchvision": torchvision_nets, "timm": timm_nets, "transformers": tr
 
 def findings(imports: str, expression: str, context: Context) -> tuple[list[Finding], str]:
     """What the graph rules say of a net, one cause once, and how the net was seen."""
-    sliced = Slice("", "", imports + "\n", expression, keep=((1, 1),), location=Location("zoo.py", 1))
+    sliced = Slice(
+        str(Path.cwd() / "<model>"),
+        str(Path.cwd()),
+        imports + "\n",
+        expression,
+        keep=((1, 1),),
+        location=Location("zoo.py", 1),
+    )
     traced = trace_model(build(sliced))
     graph = replace(traced.graph, loss=Loss("cross_entropy"), location=Location("zoo.py", 1))
     predicted = profile(graph)

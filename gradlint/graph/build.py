@@ -17,6 +17,7 @@ from gradlint.graph.model import InitLaw
 from gradlint.graph.overridden import answer_as_modules
 from gradlint.graph.stubs import Unknown
 from gradlint.graph.surroundings import Around, Devices, surroundings
+from gradlint.graph.trace_constants import keep_values
 from gradlint.location import Location
 from gradlint.worker.protocol import Slice
 
@@ -274,5 +275,8 @@ def _moved(built: BuiltModel) -> BuiltModel:
                 module._parameters[name] = moved[id(parameter)]
         for name, buffer in list(module._buffers.items()):
             if buffer is not None and not is_lazy(buffer) and not buffer.is_meta:
-                module._buffers[name] = moved.setdefault(id(buffer), buffer.to("meta"))
+                if id(buffer) not in moved:
+                    moved[id(buffer)] = buffer.to("meta")
+                    keep_values(moved[id(buffer)], buffer)
+                module._buffers[name] = moved[id(buffer)]
     return built

@@ -1,12 +1,11 @@
-"""The model's inputs: the `--input` grammar, and tensors made after a spec."""
+"""What a model is called with: tensors, alone or in lists, tuples and dicts, by shape, type and law."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -29,13 +28,9 @@ DTYPES = {
     "bool": torch.bool,
     "complex64": torch.complex64,
 }
-_ITEM = re.compile(
-    r"^(?:(?P<name>[A-Za-z_]\w*)=)?(?:(?P<dtype>[a-z]+\d*):)?(?P<shape>scalar|\d+(?:[x×]\d+)*)(?:<(?P<high>\d+))?$"
-)
 
-
-class InputSpecError(ValueError):
-    """An input spec that cannot be read; the message is one line that quotes the part."""
+LAW_DTYPES = {"boxes": "float32", "keypoints": "float32", "lengths": "int64"}
+"""Laws that a tensor's type says nothing of, and the dtype that they have: written in its place."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +38,9 @@ class InputSpec:
     """One tensor that the model is called with.
 
     `shape` with the batch first, `name` set for a keyword argument, `high` the number of ids, `law` "normal",
-    "uniform01", "ids", "ones" (masks), "zeros", "lengths", or "value": no tensor but the plain `value`. `batch_axis`
-    is None where no axis holds samples. `copies` asks for a tuple of that many such tensors (an LSTM's state).
+    "uniform01", "ids", "ones" (masks), "zeros", "lengths" (all `high`), "boxes" (rows x0, y0, x1, y1 in an image of
+    `high` pixels a side), "keypoints" (rows x, y, visible), or "value": no tensor but the plain `value`. `batch_axis`
+    is None where no axis holds samples.
     """
 
     shape: tuple[int, ...]
@@ -53,16 +49,16 @@ class InputSpec:
     high: int | None = None
     law: str = "normal"
     batch_axis: int | None = 0
-    copies: int = 0
     value: Any = None
 
     def __str__(self) -> str:
+        prefix = f"{self.name}=" if self.name else ""
         if self.law == "value":
-            return f"{self.name}={self.value!r}" if self.name else repr(self.value)
+            bare = self.value is None or isinstance(self.value, (bool, str))
+            return prefix + (repr(self.value) if bare else f"value:{self.value!r}")
         sizes = "x".join(map(str, self.shape)) or "scalar"
-        dtype = "" if self.dtype == "float32" else f"{self.dtype}:"
-        high = f"<{self.high}" if self.high is not None else ""
-        return (f"{self.name}=" if self.name else "") + dtype + sizes + high
+        dtype = f"{self.law if self.law in LAW_DTYPES else self.dtype}:".replace("float32:", "")
+        return prefix + dtype + sizes + (f"<{self.high}" if self.high is not None else "")
 
     def sized(self, batch: int) -> InputSpec:
         """The same with that many samples."""
@@ -72,13 +68,30 @@ class InputSpec:
         shape[self.batch_axis] = batch
         return replace(self, shape=tuple(shape))
 
-    def argument(self, device: str | torch.device, generator: torch.Generator | None = None) -> Any:
-        """What the model is handed: a tensor, a tuple of them, or a plain value."""
-        if self.law == "value":
-            return self.value
-        if self.copies:
-            return tuple(self.tensor(device, generator) for _ in range(self.copies))
-        return self.tensor(device, generator)
+    @property
+    def batch_size(self) -> int | None:
+        """The number of samples in the shape."""
+        inside = self.batch_axis is not None and self.batch_axis < len(self.shape)
+        return self.shape[self.batch_axis] if inside and self.batch_axis is not None else None
+
+    @property
+    def is_image(self) -> bool:
+        """Whether the size is that of pixels, with a batch or without."""
+        rank = 4 if self.batch_axis is not None else 3
+        return len(self.shape) == rank and self.shape[rank - 3] in (1, 3, 4)
+
+    def mapped(self, change: Callable[[InputSpec], InputSpec]) -> InputSpec:
+        """The same changed."""
+        return change(self)
+
+    def tensors(self) -> Iterator[InputSpec]:
+        """Itself, unless it is a plain value."""
+        if self.law != "value":
+            yield self
+
+    def made(self, device: str | torch.device, generator: torch.Generator | None = None) -> Any:
+        """What the model is handed: a tensor or a plain value."""
+        return self.value if self.law == "value" else self.tensor(device, generator)
 
     def tensor(self, device: str | torch.device, generator: torch.Generator | None = None) -> Tensor:
         """A tensor of this shape, drawn by its law."""
@@ -89,6 +102,13 @@ class InputSpec:
             made = torch.full(self.shape, self.high or 1, dtype=dtype)
         elif self.law == "zeros":
             made = torch.zeros(self.shape, dtype=dtype)
+        elif self.law == "boxes":
+            corners = torch.rand((*self.shape[:-1], 2), generator=generator) / 2
+            sizes = 0.25 + torch.rand((*self.shape[:-1], 2), generator=generator) / 4
+            made = (torch.cat((corners, corners + sizes), -1) * (self.high or 1)).to(dtype)
+        elif self.law == "keypoints":
+            places = torch.rand((*self.shape[:-1], 2), generator=generator) * (self.high or 1)
+            made = torch.cat((places, torch.ones((*self.shape[:-1], 1))), -1).to(dtype)
         elif dtype == torch.bool or self.law == "ones":
             made = torch.ones(self.shape, dtype=dtype)
         elif not dtype.is_floating_point and not dtype.is_complex:
@@ -101,15 +121,63 @@ class InputSpec:
 
 
 @dataclass(frozen=True)
-class ModelInput:
-    """Everything a model is called with, in order; `nested` puts all of it into one dict argument.
+class InputGroup:
+    """Several things in one argument.
 
-    `as_list` puts the positional tensors into one list argument.
+    `kind` is "list", "tuple", "dict" (every item has a name), or "samples": a list of `count` entries, one a sample,
+    each made after the one item.
     """
 
-    items: tuple[InputSpec, ...]
-    nested: bool = False
-    as_list: bool = False
+    items: tuple[Argument, ...]
+    kind: str = "list"
+    name: str | None = None
+    count: int = 0
+
+    def __str__(self) -> str:
+        inside = f"{self.count}*{self.items[0]}" if self.kind == "samples" else ", ".join(map(str, self.items))
+        brackets = {"dict": ("{", "}"), "tuple": ("(", ")")}.get(self.kind, ("[", "]"))
+        return (f"{self.name}=" if self.name else "") + brackets[0] + inside + brackets[1]
+
+    def sized(self, batch: int) -> InputGroup:
+        """The same with that many samples."""
+        if self.kind == "samples":
+            return replace(self, count=batch)
+        return replace(self, items=tuple(i.sized(batch) for i in self.items))
+
+    @property
+    def batch_size(self) -> int | None:
+        """The number of samples."""
+        return self.count if self.kind == "samples" else _batch_size(self.items)
+
+    def mapped(self, change: Callable[[InputSpec], InputSpec]) -> InputGroup:
+        """The same with every tensor inside changed."""
+        return replace(self, items=tuple(i.mapped(change) for i in self.items))
+
+    def tensors(self) -> Iterator[InputSpec]:
+        """The tensors in the order in which the model is handed them."""
+        for _ in range(self.count if self.kind == "samples" else 1):
+            for item in self.items:
+                yield from item.tensors()
+
+    def made(self, device: str | torch.device, generator: torch.Generator | None = None) -> Any:
+        """What the model is handed."""
+        match self.kind:
+            case "dict":
+                return {item.name: item.made(device, generator) for item in self.items}
+            case "samples":
+                return [self.items[0].made(device, generator) for _ in range(self.count)]
+        found = [item.made(device, generator) for item in self.items]
+        return tuple(found) if self.kind == "tuple" else found
+
+
+Argument: TypeAlias = InputSpec | InputGroup
+
+
+@dataclass(frozen=True)
+class ModelInput:
+    """Everything a model is called with, in order; arguments with a name are handed over by keyword."""
+
+    items: tuple[Argument, ...]
 
     def __str__(self) -> str:
         return ", ".join(map(str, self.items)) or "no input"
@@ -117,14 +185,35 @@ class ModelInput:
     @property
     def batch_size(self) -> int | None:
         """The number of samples in the shapes."""
-        return next(
-            (i.shape[i.batch_axis] for i in self.items if i.batch_axis is not None and i.batch_axis < len(i.shape)),
-            None,
-        )
+        return _batch_size(self.items)
 
     def sized(self, batch: int) -> ModelInput:
         """The same with that many samples."""
         return replace(self, items=tuple(i.sized(batch) for i in self.items))
+
+    def specs(self) -> tuple[InputSpec, ...]:
+        """The tensors and values in the arguments, those of every sample once."""
+        found: list[InputSpec] = []
+
+        def noted(spec: InputSpec) -> InputSpec:
+            found.append(spec)
+            return spec
+
+        self.mapped(noted)
+        return tuple(found)
+
+    def tensors(self) -> tuple[InputSpec, ...]:
+        """The tensors in the order in which the model is handed them."""
+        return tuple(t for item in self.items for t in item.tensors())
+
+    def mapped(self, change: Callable[[InputSpec], InputSpec]) -> ModelInput:
+        """The same with every tensor and value changed."""
+        return replace(self, items=tuple(i.mapped(change) for i in self.items))
+
+    def with_spec(self, position: int, spec: InputSpec) -> ModelInput:
+        """The same with another tensor at a position of `specs`."""
+        count = iter(range(1 << 30))
+        return self.mapped(lambda old: spec if next(count) == position else old)
 
     def drawn_as(self, law: str | None, sample: Sequence[int] | None = None) -> ModelInput:
         """The same with images, and what has the size of one sample of the data set, drawn by that law."""
@@ -133,45 +222,20 @@ class ModelInput:
         size = prod(sample) if sample else None
 
         def drawn(item: InputSpec) -> InputSpec:
-            pixels = len(item.shape) == 4 and item.shape[1] in (1, 3, 4)
-            fits = pixels or (size is not None and prod(item.shape[1:]) == size)
+            fits = item.is_image or (size is not None and prod(item.shape[1:]) == size)
             return replace(item, law=law) if fits and item.law == "normal" else item
 
-        return replace(self, items=tuple(drawn(i) for i in self.items))
+        return self.mapped(drawn)
 
     def arguments(self, device: str | torch.device = "meta", seed: int = 0) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Arguments and keyword arguments for the model; the global random state is left alone."""
         generator = torch.Generator().manual_seed(seed)
-        made = [(i.name, i.argument(device, generator)) for i in self.items]
-        if self.nested:
-            return (dict(made),), {}
-        args = tuple(t for name, t in made if name is None)
-        kwargs = {name: t for name, t in made if name is not None}
-        return (([*args],) if self.as_list else args), kwargs
+        made = [(i.name, i.made(device, generator)) for i in self.items]
+        return tuple(t for name, t in made if name is None), {name: t for name, t in made if name is not None}
 
 
-def parse_spec(text: str) -> ModelInput:
-    """Read "1x3x224x224, int64:1x128<30522, mask=bool:1x128".
-
-    Raises InputSpecError.
-    """
-    items = []
-    for part in filter(None, (p.strip() for p in text.split(","))):
-        found = _ITEM.match(part.replace(" ", ""))
-        if found is None:
-            raise InputSpecError(f"cannot read input `{part}`: write sizes as 1x3x224x224, ids as int64:1x128<30522")
-        dtype = found["dtype"] or ("int64" if found["high"] else "float32")
-        if dtype not in DTYPES:
-            raise InputSpecError(f"input `{part}`: no dtype is called `{dtype}`")
-        full = str(DTYPES[dtype]).removeprefix("torch.")
-        shape = () if found["shape"] == "scalar" else tuple(int(s) for s in re.split("[x×]", found["shape"]))
-        high = int(found["high"]) if found["high"] else None
-        floating = DTYPES[dtype].is_floating_point
-        law = "normal" if floating else "ones" if "mask" in (found["name"] or "") else "ids"
-        items.append(InputSpec(shape, full, found["name"], high, law, 0 if shape else None))
-    if not items:
-        raise InputSpecError("empty input: write sizes as 1x3x224x224")
-    return ModelInput(tuple(items))
+def _batch_size(items: Sequence[Argument]) -> int | None:
+    return next((size for item in items if (size := item.batch_size) is not None), None)
 
 
 def describe(args: Sequence[Any], kwargs: dict[str, Any]) -> ModelInput | None:

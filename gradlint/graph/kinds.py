@@ -195,11 +195,13 @@ _RESHAPES: dict[str, tuple[str, ...]] = {
     "nan_to_num": (),
     "sort": ("dim",),
     "grid_sample": ("mode",),
+    "roi_align": ("output_size",),
+    "copy": (),
     "as_tensor": (),
     "data": (),
 }
 IDENTITIES = frozenset(["to", "type", "type_as", "float", "double", "half", "bfloat16", "cuda", "cpu", "requires_grad"])
-IDENTITIES |= frozenset(["contiguous", "clone", "alias", "identity", "as_tensor", "nan_to_num"])
+IDENTITIES |= frozenset(["contiguous", "clone", "copy", "alias", "identity", "as_tensor", "nan_to_num"])
 """Operations whose output is their input, as far as signal goes."""
 
 _REDUCTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -328,7 +330,7 @@ def function_kind(op: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Ki
         return Kind("constant", "constant", _constant(op, args, kwargs))
     if op in _COMPARISONS:
         return Kind("constant", op)
-    return Kind("unknown", op)
+    return Kind("unknown", op, {"reduction": r} if isinstance(r := kwargs.get("reduction"), str) else {})
 
 
 def _reshape_attributes(op: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from gradlint.graph.lower_draft import (
     cut_control,
     drafts_of,
     drop_dead,
+    drop_empty,
     drop_zero_states,
     fold_constants,
     fold_masks,
@@ -27,6 +28,7 @@ from gradlint.graph.lower_draft import (
 )
 from gradlint.graph.lower_elementwise import fuse_activations
 from gradlint.graph.lower_loops import fold_loops
+from gradlint.graph.lower_losses import open_losses
 from gradlint.graph.lower_weights import settle_weights
 from gradlint.graph.model import InitLaw, ModelGraph, Node, Parameter
 from gradlint.graph.naming import clean_path, wrapped_paths
@@ -50,6 +52,7 @@ def lower(graph: fx.Graph, module: nn.Module, origins: Origins) -> ModelGraph:
     """
     drafts = drafts_of(graph)
     order_outputs(drafts)
+    loss = open_losses(drafts)
     drop_dead(drafts)
     computed = settle_weights(graph, drafts, origins.laws)
     drop_dead(drafts)
@@ -58,6 +61,7 @@ def lower(graph: fx.Graph, module: nn.Module, origins: Origins) -> ModelGraph:
     drop_dead(drafts)
     drafts = split_fused(drafts)
     fold_constants(drafts)
+    drop_empty(drafts)
     join_identities(drafts)
     fold_masks(drafts)
     fuse_log_softmax(drafts)
@@ -76,7 +80,8 @@ def lower(graph: fx.Graph, module: nn.Module, origins: Origins) -> ModelGraph:
     made_at = {clean_path(path, wrapped): place for path, place in origins.constructors.items()}
     nodes = tuple(_node(draft, axes[key], made_at) for key, draft in drafts.items())
     known = replace(origins, laws={**origins.laws, **computed})
-    return ModelGraph(type(module).__name__, nodes, parameters_of(module, known), class_name=type(module).__name__)
+    name = type(module).__name__
+    return ModelGraph(name, nodes, parameters_of(module, known), class_name=name, loss=loss)
 
 
 def _mark_masks(drafts: Drafts) -> None:

@@ -31,6 +31,7 @@ class Draft:
     floating: bool = True
     location: Location | None = None
     grad: bool = True
+    values: dict[str, Any] | None = None
 
     @property
     def signature(self) -> tuple[Any, ...]:
@@ -65,6 +66,7 @@ def drafts_of(graph: fx.Graph) -> Drafts:
             record.floating,
             record.location,
             record.grad,
+            record.values,
         )
     return table
 
@@ -128,14 +130,27 @@ def cut_control(drafts: Drafts) -> None:
 def fold_constants(drafts: Drafts) -> None:
     """Operations on constants alone are a constant: a position code, a causal mask."""
     for draft in drafts.values():
-        if draft.parameters or draft.kind == "output" or not draft.inputs:
+        if draft.kind == "constant" and draft.values is not None and draft.attributes.get("value") is None:
+            draft.attributes = {**draft.attributes, **draft.values}
+        if draft.parameters or draft.kind in ("output", "parameter") or not draft.inputs:
             continue
-        if all(drafts[i].kind == "constant" for i in draft.inputs):
+        if draft.values is not None or all(drafts[i].kind == "constant" for i in draft.inputs):
             made = draft.op
             inherited = drafts[draft.inputs[0]].attributes if draft.kind == "reshape" else {"value": None}
             masked = any(drafts[i].attributes.get("mask") for i in draft.inputs)
             draft.kind, draft.op, draft.inputs, draft.parameters = "constant", "constant", [], {}
-            draft.attributes = {**inherited, "made_by": made} | ({"mask": True} if masked else {})
+            draft.attributes = {**inherited, **(draft.values or {}), "made_by": made} | (
+                {"mask": True} if masked else {}
+            )
+
+
+def drop_empty(drafts: Drafts) -> None:
+    """A concatenation with nothing (the first cache of keys) is what it is concatenated with."""
+    for draft in drafts.values():
+        if draft.kind == "cat":
+            draft.inputs = [i for i in draft.inputs if 0 not in (drafts[i].shape or ())] or draft.inputs[:1]
+            if len(draft.inputs) == 1 and drafts[draft.inputs[0]].shape == draft.shape:
+                draft.kind, draft.op, draft.attributes = "reshape", "identity", {}
 
 
 _FUSED = {"addcmul": "mul", "addcdiv": "div", "addmm": "matmul", "baddbmm": "matmul", "addbmm": "matmul"}

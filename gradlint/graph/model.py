@@ -191,12 +191,13 @@ class Node:
 @dataclass(frozen=True)
 class Loss:
     """The training loss: `kind` is cross_entropy, bce_with_logits, bce, mse, l1, smooth_l1, nll, kl, ctc,
-    other or unknown; `classes` where the class count is known."""
+    other or unknown; `classes` where the class count is known; `inside` where the model's own forward computes it."""
 
     kind: str = "unknown"
     reduction: str = "mean"
     classes: int | None = None
     location: Location | None = None
+    inside: bool = False
 
 
 @dataclass(frozen=True)

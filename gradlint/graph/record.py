@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from gradlint.graph.trace_constants import ConstantValues, forget_values, values_of
 from gradlint.graph.trace_guess import guess_output, guess_value, needs_values
 from gradlint.graph.trace_shapes import known_result
 from gradlint.graph.walk import OperationCall, OperationWalk, tensors_in
@@ -31,7 +32,10 @@ class TooLongError(Exception):
 
 @dataclass
 class Record:
-    """What is known of one fx node: the operation, its operands in order, and the first output's type."""
+    """What is known of one fx node: the operation, its operands in order, and the first output's type.
+
+    `values` are the moments of an output that depends on constants alone.
+    """
 
     name: str
     kind: str
@@ -46,6 +50,7 @@ class Record:
     floating: bool = True
     location: Location | None = None
     grad: bool = True
+    values: dict[str, Any] | None = None
 
 
 class Recorder(OperationWalk):
@@ -61,6 +66,7 @@ class Recorder(OperationWalk):
         self.guess = guess
         self.guesses: list[str] = []
         self._attributes: dict[str, fx.Node] = {}
+        self._constants = ConstantValues(self._is_made)
         self._count = 0
 
     # ---- inputs and outputs ---------------------------------------------------------------------------------
@@ -109,10 +115,13 @@ class Recorder(OperationWalk):
             results = [call.args[0]]
         if not results:
             return output
+        self._constants.follow(call, results)
         node = self._write(call, operands, results[0])
         self._tag(node, results)
-        for _, base in versions:
+        for tensor, base in versions:
             if base is not None:
+                if values_of(tensor) is None:
+                    forget_values(base)
                 self._written_through(base, node, call)
         return output
 
@@ -172,6 +181,7 @@ class Recorder(OperationWalk):
             result.is_floating_point() or result.is_complex(),
             call.location,
             torch.is_grad_enabled(),
+            _moments_of(result),
         )
         return node
 
@@ -196,6 +206,7 @@ class Recorder(OperationWalk):
                 floating=tensor.is_floating_point() or tensor.is_complex(),
                 location=whole.location,
                 grad=whole.grad,
+                values=_moments_of(tensor),
             )
             setattr(tensor, TAG, piece)
 
@@ -244,7 +255,14 @@ class Recorder(OperationWalk):
             return list(tensors_in(tuple(reversed(call.args[:2]))))
         if call.op == "setitem" and len(call.args) > 2:
             return list(tensors_in((call.args[0], call.args[2])))
+        if call.op == "copy" and len(call.args) > 1:
+            return list(tensors_in(call.args[1]))
         return call.tensors
+
+    def _is_made(self, tensor: Tensor) -> bool:
+        """Whether an operation or an input made a tensor, rather than the model holding it."""
+        node = tensor.__dict__.get(TAG)
+        return isinstance(node, fx.Node) and node.graph is self.graph and node.op != "get_attr"
 
     def _source(self, tensor: Tensor) -> fx.Node:
         """The node that made a tensor; a parameter, buffer or constant gets its own on first use."""
@@ -265,6 +283,11 @@ class Recorder(OperationWalk):
             if not parameter and not buffer:
                 setattr(tensor, TAG, node)
         return self._attributes[name]
+
+
+def _moments_of(tensor: Tensor) -> dict[str, Any] | None:
+    values = values_of(tensor)
+    return None if values is None else _constant(values)
 
 
 def _pick(value: Any, index: Any) -> Any:

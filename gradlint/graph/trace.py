@@ -14,14 +14,17 @@ import torch
 from torch import fx, nn
 
 from gradlint.graph.frames import is_user_file, location_of
-from gradlint.graph.inputs import InputSpecError, ModelInput, describe, parse_spec
+from gradlint.graph.input_corrections import corrections
+from gradlint.graph.input_grammar import InputSpecError, parse_spec
+from gradlint.graph.input_search import MAX_ATTEMPTS, candidates
+from gradlint.graph.inputs import ModelInput, describe
 from gradlint.graph.lower import Origins, lower
 from gradlint.graph.model import ModelGraph, Node
 from gradlint.graph.record import Recorder, TooLongError, ValueAskedError
+from gradlint.graph.trace_constants import keep_values, values_of
 from gradlint.graph.trace_guess import needs_values
 from gradlint.graph.trace_lazy import default_laws, is_lazy, lazy_names, sized
 from gradlint.graph.trace_parametrized import effective_laws
-from gradlint.graph.trace_search import MAX_ATTEMPTS, candidates, corrections
 from gradlint.graph.trace_symbolic import symbolic_graph
 from gradlint.location import Location
 from gradlint.worker.protocol import InputHint
@@ -98,7 +101,7 @@ def trace_model(built: BuiltModel, hint: InputHint | None = None) -> Traced:
         notes=(*built.notes, *graph.notes),
         placeholders=tuple(built.placeholders),
         pretrained=built.pretrained,
-        loss=hint.loss,
+        loss=graph.loss if graph.loss.inside else hint.loss,
     )
     return traced
 
@@ -145,6 +148,8 @@ def to_meta(module: nn.Module) -> nn.Module:
         memo[id(b)] = (
             nn.parameter.UninitializedBuffer(device="meta") if is_lazy(b) else torch.empty_like(b, device="meta")
         )
+        if not is_lazy(b):
+            keep_values(memo[id(b)], b if (held := values_of(b)) is None else held)
     try:
         return copy.deepcopy(module, memo)
     except Exception as error:
@@ -323,7 +328,7 @@ def _lowered(run: _Run, origins: Origins) -> Traced:
 
 def _drawn_inputs(nodes: tuple[Node, ...], spec: ModelInput) -> tuple[Node, ...]:
     """The nodes with the laws that the spec says of the inputs, where it says more than the type does."""
-    items = [item for item in spec.items if item.law != "value" for _ in range(max(1, item.copies))]
+    items = spec.tensors()
     inputs = [n for n in nodes if n.kind == "input"]
     if len(items) != len(inputs):
         return nodes

@@ -39,8 +39,23 @@ def first_tensor(output: Any) -> Tensor | None:
     return None
 
 
+def own_loss(output: Any) -> Tensor | None:
+    """The sum of the scalars in a model's output that a gradient can start from: the losses that it computes itself."""
+    parts: list[Any] = []
+    if isinstance(output, Tensor):
+        return output if output.dim() == 0 and output.requires_grad and output.is_floating_point() else None
+    if isinstance(output, Mapping):
+        parts = list(output.values())
+    elif isinstance(output, (list, tuple)):
+        parts = list(output)
+    found = [loss for part in parts if (loss := own_loss(part)) is not None]
+    return torch.stack([loss.float() for loss in found]).sum() if found else None
+
+
 class SyntheticLoss:
     """A loss over a model's output with targets drawn once, under `seed`, at the first call.
+
+    Where the model computes its loss itself (`loss.inside`) that is the loss.
 
     Cross-entropy and NLL take classes from axis 1, or from the last axis of a three-dimensional output (a
     sequence); `loss.classes` decides where it fits one axis only. Regression targets are N(0, 1), binary ones fair
@@ -56,6 +71,9 @@ class SyntheticLoss:
 
     def __call__(self, output: Any) -> Tensor:
         """The scalar loss. Raises OutputError when the output holds no tensor that a gradient could start from."""
+        own = own_loss(output) if self.loss.inside else None
+        if own is not None:
+            return own
         tensor = first_tensor(output)
         if tensor is None:
             raise OutputError(f"the model returns {type(output).__name__} with no floating-point tensor in it")

@@ -23,7 +23,7 @@ _SHAPE_ONLY = frozenset(
 _MASKING = frozenset({"masked_fill", "where", "triu", "tril"})
 """Part of the elements are replaced: the share is not known, and taken to be small."""
 _MASK_DOUBT = 0.15
-_SAMPLED = frozenset({"grid_sample", "sort", "as_strided", "diagonal", "take_along_dim", "topk"})
+_SAMPLED = frozenset({"grid_sample", "roi_align", "sort", "as_strided", "diagonal", "take_along_dim", "topk"})
 _SAMPLE_DOUBT = 0.3
 _PICKS = frozenset(
     {"chunk", "slice", "select", "gather", "split", "getitem", "narrow", "index_select", "index", "unbind"}

@@ -1,0 +1,89 @@
+"""The inputs that are tried on a model, the likeliest first."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from torch import nn
+
+from gradlint.graph.input_facts import BATCH, TOKENS, Facts, facts_of
+from gradlint.graph.input_leaves import masks, plain_value, signals, spec, states
+from gradlint.graph.input_libraries import detector_inputs, timm_inputs, transformers_inputs
+from gradlint.graph.inputs import Argument, InputGroup, InputSpec, ModelInput
+
+MAX_ATTEMPTS = 80
+"""Runs on meta tensors before the search gives up."""
+
+_STATES = ("hidden", "state", "h0", "hx", "h_0", "memory_state", "hc", "prev_h", "carry")
+_LABELS = ("label", "y", "cls", "class_labels", "c", "classes", "labels")
+_TIMES = ("t", "time", "timestep", "timesteps", "times", "noise_level", "sigma", "step")
+
+
+def candidates(module: nn.Module, sample: Sequence[int] | None = None) -> Iterator[ModelInput]:
+    """Inputs to try, the likeliest first. `sample` is the shape of one sample of the script's data set."""
+    facts = facts_of(module)
+    yield from transformers_inputs(module)
+    yield from timm_inputs(module)
+    yield from detector_inputs(module, facts)
+    parameters = facts.required or facts.optional[:1]
+    if not parameters:
+        yield ModelInput((spec(None, (BATCH, 3, 32, 32)),)) if facts.variadic else ModelInput(())
+        return
+    choices = [list(_choices(p, k, facts, module, sample)) for k, p in enumerate(parameters)]
+    longest = max(len(c) for c in choices)
+    for n in range(longest):
+        yield ModelInput(tuple(_named(p, c[min(n, len(c) - 1)]) for p, c in zip(parameters, choices, strict=True)))
+    first = tuple(_named(p, c[0]) for p, c in zip(parameters, choices, strict=True))
+    for k in (k for k, p in enumerate(parameters) if "mask" in p.name.lower()):
+        for choice in choices[k]:
+            yield ModelInput((*first[:k], _named(parameters[k], choice), *first[k + 1 :]))
+    if len(parameters) == 1:
+        yield from (ModelInput((InputGroup((c,)),)) for c in choices[0][:2])
+        yield ModelInput((InputGroup(tuple(_dictionary(choices[0][0])), "dict"),))
+
+
+def _dictionary(choice: Argument) -> Iterator[Argument]:
+    if isinstance(choice, InputSpec) and choice.law == "ids":
+        yield replace(choice, name="input_ids")
+        yield InputSpec(choice.shape, "int64", "attention_mask", None, "ones")
+    else:
+        yield replace(choice, name="x")
+
+
+def _named(parameter: inspect.Parameter, choice: Argument) -> Argument:
+    return replace(choice, name=parameter.name) if parameter.kind is inspect.Parameter.KEYWORD_ONLY else choice
+
+
+def _choices(
+    parameter: inspect.Parameter, position: int, facts: Facts, module: nn.Module, sample: Sequence[int] | None
+) -> Iterator[Argument]:
+    name = parameter.name.lower()
+    annotation = parameter.annotation
+    plain = {bool: False, int: 1, float: 0.5, str: ""}
+    if isinstance(annotation, str):
+        annotation = {"bool": bool, "int": int, "float": float, "str": str}.get(annotation, annotation)
+    if annotation in plain:
+        yield plain_value(plain[annotation])
+        return
+    if "mask" in name:
+        yield from masks()
+    elif "len" in name:
+        yield InputSpec((BATCH,), "int64", None, TOKENS, "lengths")
+    elif any(s in name for s in _STATES):
+        yield from states(facts)
+    elif name in ("edge_index", "edges", "adj_t"):
+        yield InputSpec((2, 64), "int64", None, 32, "ids", None)
+    elif name in ("adj", "adjacency"):
+        yield InputSpec((32, 32), "float32", None, None, "uniform01", None)
+    elif position and name in _TIMES:
+        yield spec("int64", (BATCH,), 1000)
+        yield spec(None, (BATCH,))
+        yield spec(None, (BATCH, 1))
+    elif position and name in _LABELS and not any(k == "linear" and position == 1 for _, _, k, _ in facts.leaves[:1]):
+        embeddings = [a for _, _, k, a in facts.leaves if k == "embedding"]
+        yield spec("int64", (BATCH,), (embeddings[-1].get("num_embeddings") if embeddings else None) or 10)
+        yield from signals(facts, position, module, None)
+    else:
+        yield from signals(facts, position, module, sample if position == 0 else None, name)
