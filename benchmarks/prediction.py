@@ -1,7 +1,9 @@
 """How near the prediction comes to one forward and backward pass: prints a table by family.
 
 Truth: float64, N(0, 1) input (uniform ids), cross-entropy on random labels, mean log10 over seeds.
-Run: python benchmarks/prediction.py [--set development|heldout|zoo] [--seeds 5] [--only SUBSTRING] [--verbose]
+Run: python benchmarks/prediction.py [--set SET] [--seeds 5] [--only SUBSTRING] [--verbose] [--each]
+with SET one of development, heldout, torchvision, timm, transformers, zoo (the last three together); --each prints a
+line for every net.
 """
 
 from __future__ import annotations
@@ -16,17 +18,24 @@ from importlib import import_module
 
 import torch
 import torch.nn.functional as F
-from prediction_nets import Case
+from prediction_nets import Case, Published
 from torch import nn
 
+from gradlint.graph.build import build as build_slice
 from gradlint.graph.laws import LawRecorder
 from gradlint.graph.lower import Origins
 from gradlint.graph.model import WEIGHTED, Loss, ModelGraph
 from gradlint.graph.signal import profile
-from gradlint.graph.trace import trace_module
+from gradlint.graph.trace import trace_model, trace_module
+from gradlint.graph.walk import tensors_in
+from gradlint.location import Location
+from gradlint.worker.protocol import InputHint, Slice
 
 LEAST = 1e-320
+IDS = (3, 99)
+"""Range of token ids: below stand padding and the like in published vocabularies."""
 VANISHING, EXPLODING = -6.0, 3.0
+SETS = ("development", "heldout", "torchvision", "timm", "transformers", "zoo")
 NAIVE_DEPTH, NAIVE_SATURATING = 20, 3
 
 
@@ -45,9 +54,15 @@ class Row:
     seconds: float = 0.0
     trained: float = 0.0
     unknown: tuple[str, ...] = ()
+    confidence: str = ""
 
 
 def graph_of(build: Callable[[], nn.Module], x: torch.Tensor) -> ModelGraph:
+    """The graph of a net; a published one is built and traced as a script's model would be."""
+    if isinstance(build, Published):
+        sliced = Slice(__file__, "", build.imports, build.expression, keep=((1, 9),), location=Location("zoo.py", 1))
+        kind = f"int64:{'x'.join(map(str, x.shape))}<{IDS[1]}" if x.dtype == torch.long else "x".join(map(str, x.shape))
+        return trace_model(build_slice(sliced), InputHint(kind, loss=Loss("cross_entropy"))).graph
     recorder = LawRecorder()
     torch.manual_seed(0)
     with recorder:
@@ -63,7 +78,7 @@ def measure(
     """(log10 gradient norm by parameter, log10 std by module, seconds)."""
     torch.manual_seed(seed)
     net = build().double().train()
-    x = torch.randint(0, 100, shape[1:]) if shape[0] == 0 else torch.randn(shape, dtype=torch.float64)
+    x = torch.randint(*IDS, shape[1:]) if shape[0] == 0 else torch.randn(shape, dtype=torch.float64)
     stds: dict[str, float] = {}
 
     def keep(name: str) -> Callable[..., None]:
@@ -76,11 +91,12 @@ def measure(
     for name, module in net.named_modules():
         if not list(module.children()):
             module.register_forward_hook(keep(name))
-    start = time.perf_counter()
+    start = time.process_time()
     out = net(x)
+    out = out if isinstance(out, torch.Tensor) else next(tensors_in(out))
     labels = torch.randint(0, out.shape[-1], out.shape[:-1])
     F.cross_entropy(out.reshape(-1, out.shape[-1]), labels.reshape(-1)).backward()
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     norms = {n: math.log10(max(float(p.grad.norm()), LEAST)) for n, p in net.named_parameters() if p.grad is not None}
     return norms, stds, seconds
 
@@ -109,9 +125,10 @@ def compare(name: str, build: Callable[[], nn.Module], shape: tuple[int, ...], s
     graph = graph_of(build, x)
     batch = shape[1] if shape[0] == 0 else shape[0]
     profile(graph, batch_size=batch)
-    start = time.perf_counter()
+    start = time.process_time()
     predicted = profile(graph, batch_size=batch)
-    row.seconds, row.unknown = time.perf_counter() - start, predicted.unknown_ops
+    row.seconds, row.unknown = time.process_time() - start, predicted.unknown_ops
+    row.confidence = predicted.confidence
     runs = [measure(build, shape, seed) for seed in range(seeds)]
     row.trained = min(run[2] for run in runs)
     table = []
@@ -154,8 +171,9 @@ def spread(values: list[float]) -> str:
 
 
 def nets(which: str) -> Iterable[Case]:
-    module = {"development": "prediction_nets", "heldout": "prediction_heldout", "zoo": "prediction_zoo"}[which]
-    found: Iterable[Case] = import_module(module).cases()
+    module = {"development": "prediction_nets", "heldout": "prediction_heldout"}.get(which, "prediction_zoo")
+    maker = f"{which}_cases" if module == "prediction_zoo" and which != "zoo" else "cases"
+    found: Iterable[Case] = getattr(import_module(module), maker)()
     return found
 
 
@@ -163,7 +181,8 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--seeds", type=int, default=5)
     options.add_argument("--only", default="")
-    options.add_argument("--set", default="development", choices=("development", "heldout", "zoo"))
+    options.add_argument("--set", default="development", choices=SETS)
+    options.add_argument("--each", action="store_true")
     options.add_argument("--verbose", action="store_true")
     given = options.parse_args()
     torch.set_num_threads(1)
@@ -179,11 +198,9 @@ def main() -> None:
         families[family].append(row)
         worst = max(row.ratio, default=math.nan)
         wrong = "" if row.measured == row.predicted else f"  MEASURED {row.measured}, PREDICTED {row.predicted}"
-        if given.verbose or worst > 0.5 or wrong or row.unknown or not row.ratio:
-            print(
-                f"{family}: {name}: worst ratio {worst:.2f}, absolute {max(row.absolute, default=math.nan):.2f}", end=""
-            )
-            print(f" {list(row.unknown) or ''}{wrong}", flush=True)
+        if given.each or given.verbose or worst > 0.5 or wrong or row.unknown or not row.ratio:
+            columns = f"ratio {spread(row.ratio)}, absolute {spread(row.absolute)}, {row.confidence}"
+            print(f"{family}: {name}: {columns} {list(row.unknown) or ''}{wrong}", flush=True)
     families["all"] = [row for rows in list(families.values()) for row in rows]
     print(
         "| family | nets | layers | ratio median / p90 / max | absolute | std | in band | classes | counting | time |"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,22 @@ from torch import nn
 
 Case = tuple[str, str, Callable[[], nn.Module], tuple[int, ...]]
 """(family, name, constructor, input shape; a shape that starts with 0 stands for token ids)."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A net of a library, by what a script would import and write."""
+
+    imports: str
+    expression: str
+
+    def __call__(self) -> nn.Module:
+        names: dict[str, object] = {}
+        exec(self.imports, names)
+        net = eval(self.expression, names)
+        assert isinstance(net, nn.Module)
+        return net
+
 
 BATCH = 16
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "gelu": nn.GELU, "elu": nn.ELU}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from gradlint.graph.model import WEIGHTED
 
 if TYPE_CHECKING:
-    from gradlint.graph.signal.interpreter import Walk
+    from gradlint.graph.signal.walk import Walk
 
 
 def attribute(walk: Walk, gradient_at: list[float | None]) -> tuple[tuple[int, float], ...]:

@@ -9,7 +9,7 @@ from gradlint.graph.model import WEIGHTED
 from gradlint.graph.signal.transfer import is_sized
 
 if TYPE_CHECKING:
-    from gradlint.graph.signal.interpreter import Walk
+    from gradlint.graph.signal.walk import Walk
 
 _DECADE = math.log(10.0)
 _SIGMAS = 2.0

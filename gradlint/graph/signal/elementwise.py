@@ -30,6 +30,8 @@ class Elementwise:
     kinks: tuple[float, ...] = field(default=(), compare=False)
 
 
+IDENTITY = Elementwise(("identity",), lambda x: x, lambda x: 1.0, (1.0, 1.0))
+
 Builder = Callable[[Mapping[str, Any]], tuple[Function, Function]]
 _OWN: dict[str, Elementwise] = {}
 

@@ -1,46 +1,29 @@
-"""The walk over a graph: signals forward in order, gradients back from the loss, then the profile."""
+"""From a graph to its profile: literally, and with zero-initialised branches as grown."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from gradlint.graph.model import SATURATING, WEIGHTED, ModelGraph
 from gradlint.graph.profile import LayerProfile, Profile, RecurrenceProfile
-from gradlint.graph.signal import attribution, band, loss
+from gradlint.graph.signal import attribution, band
 from gradlint.graph.signal.activation import saturated
 from gradlint.graph.signal.elementwise import elementwise
-from gradlint.graph.signal.merge import scales
-from gradlint.graph.signal.moments import NEVER, ZERO, Gradient, Signal, total
+from gradlint.graph.signal.moments import (
+    NEVER,
+)
 from gradlint.graph.signal.recurrent import recurrence
-from gradlint.graph.signal.rules import RULES
-from gradlint.graph.signal.transfer import GROWN_SCALE, Site, Unclaimed
+from gradlint.graph.signal.sources import scales
+from gradlint.graph.signal.transfer import (
+    GROWN_SCALE,
+    Site,
+)
+from gradlint.graph.signal.walk import Walk, evaluate
 
 LOW_COVERAGE = 0.9
 """Below this share of operations with a rule a profile is marked low confidence."""
 _DECADE = math.log(10.0)
-_NUMERIC = (ArithmeticError, ValueError, IndexError, TypeError, KeyError)
-
-
-@dataclass
-class Walk:
-    """What one evaluation of a graph leaves behind, by node id.
-
-    A site is None where the forward signal is not known. `gradients` are those at each node's output
-    (None: not known). `missing` are the nodes without a rule, by id, with the reason.
-    """
-
-    graph: ModelGraph
-    batch_size: int
-    grown: bool
-    sites: list[Site | None] = field(default_factory=list)
-    gradients: list[Gradient | None] = field(default_factory=list)
-    weights: dict[int, float] = field(default_factory=dict)
-    edges: dict[tuple[int, int], Gradient] = field(default_factory=dict)
-    missing: dict[int, str] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    root: int | None = None
-    first_loss: float | None = None
 
 
 def profile(graph: ModelGraph, *, batch_size: int = 32) -> Profile:
@@ -56,193 +39,6 @@ def profile(graph: ModelGraph, *, batch_size: int = 32) -> Profile:
 
 def _never(found: Profile, node: int) -> bool:
     return found.gradient_at[node] == NEVER
-
-
-def evaluate(graph: ModelGraph, batch_size: int, *, grown: bool) -> Walk:
-    """Walk once forward and once backward."""
-    walk = Walk(graph, batch_size, grown)
-    _forward(walk)
-    _backward(walk)
-    return walk
-
-
-def _forward(walk: Walk) -> None:
-    traced = _traced_batch(walk.graph)
-    for node in walk.graph.nodes:
-        operands = [walk.sites[i] if i < len(walk.sites) else None for i in node.inputs]
-        known = [o for o in operands if o is not None]
-        rule = RULES.get(node.kind)
-        site = Site(
-            node, walk.graph, [o.output for o in known], walk.batch_size, traced, walk.grown, operands, notes=walk.notes
-        )
-        needs = min(_needed(node.kind), len(node.inputs))
-        if rule is None:
-            walk.missing[node.id] = node.op
-            walk.sites.append(None)
-            continue
-        if any(o is None for o in operands[:needs]) or (needs and node.inputs and not known):
-            walk.sites.append(None)
-            continue
-        site.inputs = [o.output if o is not None else Signal(NEVER) for o in operands]
-        try:
-            site.output = rule.forward(site)
-            if math.isnan(site.output.log_q) or site.output.log_q == math.inf:
-                raise Unclaimed(f"{node.op}: the signal leaves every range")
-            site.guessed = site.guessed or _only_guesses(site)
-            walk.sites.append(site)
-        except Unclaimed as reason:
-            walk.missing[node.id] = str(reason)
-            walk.sites.append(None)
-        except _NUMERIC as error:
-            walk.missing[node.id] = f"{node.op}: {type(error).__name__}"
-            walk.sites.append(None)
-
-
-def _only_guesses(site: Site) -> bool:
-    """Whether nothing but tensors of unknown values went in."""
-    known = [p for p in site.producers if p is not None]
-    return bool(known) and not site.node.parameters and all(p.guessed for p in known)
-
-
-def _needed(kind: str) -> int:
-    """How many operands carry the signal; further ones (masks, hidden states, sizes) do not."""
-    return {"add": 99, "mul": 99, "cat": 99, "matmul": 2, "attention": 3, "embedding": 0}.get(kind, 1)
-
-
-def _backward(walk: Walk) -> None:
-    graph, count = walk.graph, len(walk.graph.nodes)
-    arriving: list[list[Gradient]] = [[] for _ in range(count)]
-    unknown = [False] * count
-    walk.gradients = [None] * count
-    roots = _roots(graph)
-    if not roots:
-        walk.notes.append("no output found")
-        return
-    for nth, root in enumerate(roots):
-        start = _start(walk, root, nth)
-        if start is not None:
-            arriving[start[0]].append(start[1])
-    walk.root = walk.root if walk.root is not None else roots[0]
-    for node in reversed(graph.nodes):
-        site, rule = walk.sites[node.id], RULES.get(node.kind)
-        if unknown[node.id] or site is None or rule is None:
-            if arriving[node.id] or unknown[node.id]:
-                for i in node.inputs:
-                    unknown[i] = True
-            continue
-        gradient = total(arriving[node.id]) if arriving[node.id] else ZERO
-        walk.gradients[node.id] = gradient
-        if gradient.zero and not arriving[node.id]:
-            continue
-        try:
-            if rule.weight is not None:
-                walk.weights[node.id] = rule.weight(site, gradient)
-            parts = rule.backward(site, gradient)
-        except Unclaimed as reason:
-            walk.missing[node.id] = str(reason)
-            for i in node.inputs:
-                unknown[i] = True
-            continue
-        except _NUMERIC as error:
-            walk.missing[node.id] = f"{node.op}: {type(error).__name__} going back"
-            for i in node.inputs:
-                unknown[i] = True
-            continue
-        for i, part in zip(node.inputs, parts, strict=False):
-            arriving[i].append(part)
-            walk.edges[(node.id, i)] = part
-        joint = site.memory.pop("joint_gradient", None)
-        if joint is not None:
-            arriving[site.memory["root"]].append(joint)
-            walk.edges[(node.id, site.memory["root"])] = joint
-
-
-def _start(walk: Walk, root: int, nth: int) -> tuple[int, Gradient] | None:
-    """Where the loss on one output enters, and its gradient; outputs after the first get a squared error."""
-    site = walk.sites[root]
-    if site is None:
-        return None
-    kind, note = loss.resolve(walk.graph.loss, site.output) if nth == 0 else ("mse", None)
-    if note:
-        walk.notes.append(note)
-    start, kind = _loss_input(walk, root, kind)
-    entry = walk.sites[start]
-    if entry is None:
-        return None
-    try:
-        gradient, first = loss.start(kind, walk.graph.loss.reduction, entry.output)
-    except _NUMERIC as error:
-        walk.notes.append(f"loss: {type(error).__name__}")
-        return None
-    if nth == 0:
-        walk.root, walk.first_loss = start, first
-    else:
-        walk.notes.append(f"several outputs: squared error assumed on `{walk.graph.nodes[root].name}`")
-    return start, gradient
-
-
-def _roots(graph: ModelGraph) -> list[int]:
-    """The outputs that carry a loss: the first one, and those of the others that reach layers of their own.
-
-    The states and attention weights that a layer returns beside its output carry none.
-    """
-    outputs = [n for n in graph.nodes if n.kind == "output" and n.inputs]
-    if not outputs:
-        return [graph.nodes[-1].id] if graph.nodes else []
-    roots: list[int] = []
-    below = [False] * len(graph.nodes)
-    for i in dict.fromkeys(outputs[-1].inputs):
-        own = _depends(graph, i)
-        fresh = any(graph.nodes[j].kind in WEIGHTED and own[j] and not below[j] for j in range(len(own)))
-        if roots and (not fresh or _is_side_output(graph, i)):
-            continue
-        roots.append(i)
-        below = [x or y for x, y in zip(below, own, strict=True)]
-    return roots
-
-
-def _depends(graph: ModelGraph, root: int) -> list[bool]:
-    """Nodes that `root` depends on, itself included."""
-    found = [False] * len(graph.nodes)
-    found[root] = True
-    for node in reversed(graph.nodes[: root + 1]):
-        if found[node.id]:
-            for i in node.inputs:
-                found[i] = True
-    return found
-
-
-def _is_side_output(graph: ModelGraph, i: int) -> bool:
-    node = graph.nodes[i]
-    while node.kind == "reshape" and node.inputs:
-        node = graph.nodes[node.inputs[0]]
-    return node.kind in ("recurrent", "softmax", "constant", "input")
-
-
-def _loss_input(walk: Walk, root: int, kind: str) -> tuple[int, str]:
-    """Log-softmax before NLL and sigmoid before BCE belong to the loss: start in front of them."""
-    node = walk.graph.nodes[root]
-    while node.kind == "reshape" and node.op in ("view", "squeeze", "flatten", "contiguous") and node.inputs:
-        inner = walk.graph.nodes[node.inputs[0]]
-        if inner.kind not in ("activation", "softmax"):
-            break
-        node = inner
-    fused = {("nll", "log_softmax"): "cross_entropy", ("cross_entropy", "log_softmax"): "cross_entropy"}
-    if (kind, node.op) in fused and node.inputs:
-        return node.inputs[0], fused[(kind, node.op)]
-    if kind == "bce" and node.op == "sigmoid" and node.inputs:
-        return node.inputs[0], "bce_with_logits"
-    return root, kind
-
-
-def _traced_batch(graph: ModelGraph) -> int | None:
-    if graph.batch_size:
-        return graph.batch_size
-    for node in graph.of_kind("input"):
-        axis = node.batch_axis
-        if node.shape and axis is not None and isinstance(node.shape[axis], int):
-            return node.shape[axis]
-    return None
 
 
 def _has_zero_gates(graph: ModelGraph) -> bool:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 NEVER = -math.inf
 """Log of zero."""
@@ -55,6 +55,11 @@ class Signal:
         return self.dc if self.de is None else self.de
 
     @property
+    def pairs(self) -> tuple[float, float]:
+        """Correlation of two samples at one position, and at two different ones."""
+        return _pairs(self.c, 1.0 - self.same_position, self.positions)
+
+    @property
     def size(self) -> float:
         """Number of elements, batch included."""
         return self.batch * self.positions * self.features
@@ -70,13 +75,25 @@ class Signal:
 
 
 @dataclass(frozen=True, slots=True)
+class Weights:
+    """How a gradient is spread over the draws of its tensor, in units of E g²/`scale`: `square` for g² (mean 1),
+    `across` for the product over two positions (mean Gs), `between` for two samples (mean Gc)."""
+
+    scale: float
+    square: list[float]
+    across: list[float]
+    between: list[float]
+
+
+@dataclass(frozen=True, slots=True)
 class Gradient:
     """Moments of ∂L/∂x, one tensor: `log_g` is ln E[g²] per element, `s` and `c` its correlations between
-    positions of a sample and between samples, `v` the relative variance of E[g²] between draws. `parts`
+    positions of a sample and between samples, mean over all pairs of positions; `e` that of one position in two
+    samples, None where it is no different; `v` the relative variance of E[g²] between draws. `parts`
     are the gradients of a concatenation's tensors, where they differ. `f`: correlation between features.
     `last`: only the last position (time step) receives a gradient. `pull_s`, `pull_c`: correlations of g·z/σ
     between positions and samples, z the pre-activation: what the gradient of the layer that made z sums up
-    along its own weight vector."""
+    along its own weight vector. `weights`: where it stands on the draws of a residual stream."""
 
     log_g: float
     s: float = 0.0
@@ -87,11 +104,51 @@ class Gradient:
     last: bool = False
     pull_s: float = 0.0
     pull_c: float = 0.0
+    e: float | None = None
+    weights: Weights | None = field(default=None, compare=False)
 
     @property
     def zero(self) -> bool:
         """No gradient flows."""
         return self.log_g == NEVER
+
+    def pairs(self, positions: float) -> tuple[float, float]:
+        """Correlation of two samples at one position, and at two different ones."""
+        return _pairs(self.c, self.c if self.e is None else self.e, positions)
+
+    @property
+    def unweighted(self) -> Gradient:
+        """The same without the weights of draws."""
+        return replace(self, weights=None) if self.weights is not None else self
+
+
+def _pairs(c: float, e: float, positions: float) -> tuple[float, float]:
+    return (e, (positions * c - e) / (positions - 1.0)) if positions > 1.0 and e != c else (e, c)
+
+
+class Moments(NamedTuple):
+    """E φ², E φ, E φ′², E φ′, E φ⁴ of a function of a random argument."""
+
+    square: float
+    mean: float
+    slope_square: float
+    slope_mean: float
+    fourth: float
+
+
+class Draws(NamedTuple):
+    """Joint draws of a tensor's elements at one `token`, at an `other` position of its sample and in a `stranger`;
+    `log_unit` is ln of the square that a draw of 1 stands for."""
+
+    token: list[float]
+    other: list[float]
+    stranger: list[float]
+    log_unit: float
+
+    @property
+    def rows(self) -> tuple[list[float], list[float], list[float]]:
+        """The three tokens."""
+        return self.token, self.other, self.stranger
 
 
 ZERO = Gradient(NEVER)
@@ -139,7 +196,31 @@ def total(gradients: list[Gradient]) -> Gradient:
         parts,
         sum(p * g.f for p, g in zip(part, live, strict=True)),
         all(g.last for g in live),
+        e=None
+        if all(g.e is None for g in live)
+        else sum(p * (g.c if g.e is None else g.e) for p, g in zip(part, live, strict=True)),
+        weights=_mixed(part, live),
     )
+
+
+def _mixed(part: list[float], live: list[Gradient]) -> Weights | None:
+    """The weights of a sum of gradients; one that has none stands on all draws alike."""
+    weighted = [(p * g.weights.scale, g.weights) for p, g in zip(part, live, strict=True) if g.weights is not None]
+    if not weighted:
+        return None
+    square = across = between = 0.0
+    for p, g in zip(part, live, strict=True):
+        if g.weights is None:
+            square, across, between = square + p, across + p * g.s, between + p * g.c
+
+    def row(name: str, base: float) -> list[float]:
+        (p, first), *others = weighted
+        mixed = [base + p * x for x in getattr(first, name)]
+        for q, w in others:
+            mixed = [x + q * y for x, y in zip(mixed, getattr(w, name), strict=True)]
+        return mixed
+
+    return Weights(1.0, row("square", square), row("across", across), row("between", between))
 
 
 def mapped(signal: Signal, gap: Callable[[float], float], **changes: Any) -> Signal:

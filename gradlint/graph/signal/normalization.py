@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from gradlint.graph.signal.activation import joined, merged
+from gradlint.graph.signal.concat import joined, merged
 from gradlint.graph.signal.moments import NEVER, Gradient, Signal, log, log_sum, mapped
 from gradlint.graph.signal.transfer import GROWN_SCALE, UNCLAIMED, Site, Transfer, Unclaimed
 
@@ -186,17 +186,22 @@ def _unbatch(x: Signal, g: Gradient, epsilon: float) -> Gradient:
     if kept <= 0.0:
         return Gradient(NEVER)
     log_v = x.log_q + math.log(kept)
-    s, c = 1.0 - x.ds / kept, 1.0 - x.dc / kept
+    s, c, e = (1.0 - d / kept for d in (x.ds, x.dc, x.same_position))
+    d = (p * c - e) / (p - 1.0) if p > 1.0 else c
+    given_e, given_d = g.pairs(p)
     whole = math.exp(log_v - log_sum(log_v, epsilon))
     a = max(1.0 + (p - 1.0) * g.s + (n - 1.0) * p * g.c, 0.0) / size
-    b = whole * max(1.0 + (p - 1.0) * g.s * s + (n - 1.0) * p * g.c * c, 0.0) / size
+    aligned = (n - 1.0) * (given_e * e + (p - 1.0) * given_d * d)
+    b = whole * max(1.0 + (p - 1.0) * g.s * s + aligned, 0.0) / size
     left = max(1.0 - a - b, _LEAST)
-    freedom = max(size / (1.0 + (p - 1.0) * s * s + (n - 1.0) * p * c * c), 4.0)
+    freedom = max(size / (1.0 + (p - 1.0) * s * s + (n - 1.0) * (e * e + (p - 1.0) * d * d)), 4.0)
+    told_apart = p > 1.0 and (g.e is not None or x.de is not None)
     return Gradient(
         g.log_g + math.log(left) + math.log(freedom / (freedom - 2.0)) - log_sum(log_v, epsilon),
         (g.s - a - b * s) / left,
         (g.c - a - b * c) / left,
         g.v + x.v,
+        e=(given_e - a - b * e) / left if told_apart else None,
     )
 
 

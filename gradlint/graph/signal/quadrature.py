@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable
 from functools import lru_cache
 from itertools import pairwise
-from typing import NamedTuple
+
+from gradlint.graph.signal.moments import Moments
 
 Function = Callable[[float], float]
 
@@ -24,16 +25,6 @@ _SMOOTH_STD = 1.2
 """Up to this std an even grid of step 3/8 resolves functions that bend on a scale of one."""
 
 
-class Moments(NamedTuple):
-    """E φ², E φ, E φ′², E φ′, E φ⁴ for a Gaussian argument."""
-
-    square: float
-    mean: float
-    slope_square: float
-    slope_mean: float
-    fourth: float
-
-
 def cdf(x: float) -> float:
     """The standard normal distribution function."""
     return 0.5 * math.erfc(-x / _ROOT_TWO)
@@ -42,6 +33,11 @@ def cdf(x: float) -> float:
 def pdf(x: float) -> float:
     """The standard normal density."""
     return math.exp(-0.5 * x * x) / math.sqrt(2.0 * math.pi) if abs(x) < 38.0 else 0.0
+
+
+def gap_cell(gap: float) -> int:
+    """The cell of a distance from full correlation, on a grid of 1/1000 in its logarithm."""
+    return round(math.log(gap) * 1000.0)
 
 
 @lru_cache(maxsize=8)

@@ -11,8 +11,9 @@ import math
 from dataclasses import dataclass, replace
 
 from gradlint.graph.profile import RecurrenceProfile
-from gradlint.graph.signal.activation import View, activate
+from gradlint.graph.signal.activation import activate
 from gradlint.graph.signal.elementwise import elementwise
+from gradlint.graph.signal.expectation import View
 from gradlint.graph.signal.linear import coherence
 from gradlint.graph.signal.moments import NEVER, Gradient, Signal, log, log_sum
 from gradlint.graph.signal.transfer import NOMINAL_WIDTH, Site, Transfer, Unclaimed, bias_moments, weight_moments

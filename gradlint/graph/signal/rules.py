@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from gradlint.graph.signal.activation import ACTIVATION
-from gradlint.graph.signal.attention import ATTENTION, MATMUL, SOFTMAX
-from gradlint.graph.signal.embedding import DROPOUT, EMBEDDING, INPUT, OUTPUT
+from gradlint.graph.signal.add import ADD, SCALE
+from gradlint.graph.signal.attention import ATTENTION
+from gradlint.graph.signal.concat import CAT
+from gradlint.graph.signal.dropout import DROPOUT, OUTPUT
+from gradlint.graph.signal.embedding import EMBEDDING
 from gradlint.graph.signal.linear import LINEAR
-from gradlint.graph.signal.merge import ADD, CAT, CONSTANT, MUL, PARAMETER, SCALE
+from gradlint.graph.signal.matmul import MATMUL
+from gradlint.graph.signal.multiply import MUL
 from gradlint.graph.signal.normalization import NORMALIZATION
-from gradlint.graph.signal.pooling import POOL, REDUCE, RESHAPE, UPSAMPLE
+from gradlint.graph.signal.pooling import POOL
 from gradlint.graph.signal.recurrent import RECURRENT
+from gradlint.graph.signal.reduction import REDUCE
+from gradlint.graph.signal.reshape import RESHAPE
+from gradlint.graph.signal.softmax import SOFTMAX
+from gradlint.graph.signal.sources import CONSTANT, INPUT, PARAMETER
 from gradlint.graph.signal.transfer import Transfer
+from gradlint.graph.signal.upsample import UPSAMPLE
 
 RULES: dict[str, Transfer] = {
     "input": INPUT,

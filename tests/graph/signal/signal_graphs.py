@@ -56,3 +56,26 @@ def stack(op: str, gain_squared: float, depth: int, width: int | None = 128, nor
         chain.act(op)
     chain.linear(1 / 3)
     return chain.graph()
+
+
+def node(
+    number: int,
+    kind: str,
+    op: str,
+    inputs: Sequence[int],
+    shape: Sequence[int] | None,
+    feature_axis: int = -1,
+    attributes: dict[str, Any] | None = None,
+    parameters: dict[str, str] | None = None,
+) -> Node:
+    """One operation by hand."""
+    sizes = None if shape is None else tuple(shape)
+    return Node(
+        number, kind, op, f"{op}{number}", tuple(inputs), sizes, attributes or {}, parameters or {},
+        feature_axis=feature_axis,
+    )  # fmt: skip
+
+
+def graph_of_nodes(nodes: Sequence[Node], parameters: Sequence[Parameter] = (), loss: str = "mse") -> ModelGraph:
+    """A graph of nodes by hand; the last one is the output."""
+    return ModelGraph("net", tuple(nodes), tuple(parameters), loss=Loss(loss), batch_size=BATCH)

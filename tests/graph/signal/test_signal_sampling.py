@@ -8,12 +8,12 @@ import pytest
 
 from gradlint.graph.model import ModelGraph, Node
 from gradlint.graph.signal.activation import activate, back
-from gradlint.graph.signal.attention import softmax_rows
 from gradlint.graph.signal.elementwise import KNOWN, elementwise
 from gradlint.graph.signal.loss import start
 from gradlint.graph.signal.moments import Gradient, Signal
 from gradlint.graph.signal.normalization import NORMALIZATION
 from gradlint.graph.signal.pooling import POOL
+from gradlint.graph.signal.softmax import softmax_rows
 from gradlint.graph.signal.transfer import Site
 
 torch = pytest.importorskip("torch")

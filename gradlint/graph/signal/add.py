@@ -1,0 +1,165 @@
+"""Sums and scalings: where skips rejoin.
+
+Sources: Hanin & Rolnick 2018 and De & Smith 2020 for the variance along residual streams.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from gradlint.graph.signal.moments import (
+    NEVER,
+    Gradient,
+    Signal,
+    log,
+    rescaled,
+)
+from gradlint.graph.signal.transfer import (
+    Site,
+    Transfer,
+    Unclaimed,
+)
+
+_ADDED_GUESS, _MULTIPLIED_GUESS = 0.3, 1.0
+"""Decades of doubt where a tensor of unknown values is added to a signal, or multiplies it."""
+
+
+def add(site: Site) -> Signal:
+    """q = q₁ + q₂ + 2m₁m₂√(q₁q₂); 1 − r = Σ shareᵢ(1 − rᵢ): what the means add is common to all tokens."""
+    sign = -1.0 if site.node.op == "sub" else 1.0
+    if len(site.inputs) == 1:
+        return site.inputs[0]
+    guess(site, _ADDED_GUESS)
+    whole = site.inputs[0]
+    for nth, other in enumerate(site.inputs[1:], start=1):
+        whole = combined(whole, other, sign * _alpha(site), site.node.inputs[0] == site.node.inputs[nth])
+    return whole
+
+
+def guess(site: Site, doubt: float) -> None:
+    """Doubt where some operands, but not all, are tensors of unknown values."""
+    guessed = [p is not None and p.guessed for p in site.producers]
+    if any(guessed) and not all(guessed):
+        site.doubt = max(site.doubt, doubt)
+        names = [p.node.name for p in site.producers if p is not None and p.guessed]
+        site.notes.append(f"values of {', '.join(names)} unknown: a scale of 1 assumed at {site.node.name}")
+
+
+def add_back(site: Site, gradient: Gradient) -> list[Gradient]:
+    """Every operand receives the gradient; a broadcast one the sum over what it was spread to."""
+    out = []
+    for nth, x in enumerate(site.inputs):
+        g = replace(gradient, log_g=gradient.log_g + 2.0 * log(abs(_alpha(site)))) if nth else gradient
+        if len(site.inputs) == 2 and site.node.inputs[0] == site.node.inputs[1]:
+            g = replace(gradient, log_g=gradient.log_g + log(_twice(site)))
+        out.append(narrowed(g, site.output, x, 1.0, 1.0))
+    return out
+
+
+def _twice(site: Site) -> float:
+    """x + x reaches x twice in phase: each of the two equal edges carries half of (1 + α)²."""
+    sign = -1.0 if site.node.op == "sub" else 1.0
+    return 0.5 * (1.0 + sign * _alpha(site)) ** 2
+
+
+def _alpha(site: Site) -> float:
+    value = site.attribute("alpha", 1.0)
+    return float(value) if isinstance(value, (int, float)) else 1.0
+
+
+def everywhere(x: Signal, wide: Signal) -> Signal:
+    """A tensor of one position that is spread over many is the same at all of them."""
+    return replace(x, ds=0.0, de=None) if x.positions == 1.0 < wide.positions else x
+
+
+def combined(a: Signal, b: Signal, factor: float, same: bool) -> Signal:
+    if same:
+        return rescaled(a, log((1.0 + factor) ** 2))
+    a, b = everywhere(a, b), everywhere(b, a)
+    log_b = b.log_q + 2.0 * log(abs(factor))
+    wide = a if a.size >= b.size else b
+    if NEVER in (a.log_q, log_b):
+        only = b if a.log_q == NEVER else a
+        m = only.m * (math.copysign(1.0, factor) if only is b else 1.0)
+        return replace(only, log_q=max(a.log_q, log_b), m=m).at(wide.batch, wide.positions, wide.features)
+    top = max(a.log_q, log_b)
+    qa, qb = math.exp(a.log_q - top), math.exp(log_b - top)
+    cross = 2.0 * a.m * b.m * math.copysign(math.sqrt(qa * qb), factor)
+    q = max(qa + qb + cross, 1e-30)
+    mean = a.m * math.sqrt(qa) + math.copysign(b.m, b.m * factor) * math.sqrt(qb)
+
+    def mix(x: float, y: float) -> float:
+        return min((qa * x + qb * y) / q, 2.0)
+
+    de = None if a.de is None and b.de is None else mix(a.same_position, b.same_position)
+    return Signal(
+        top + math.log(q),
+        max(-1.0, min(1.0, mean / math.sqrt(q))),
+        mix(a.ds, b.ds),
+        mix(a.dc, b.dc),
+        de,
+        (qa * a.f + qb * b.f) / q,
+        (qa * qa * a.v + qb * qb * b.v) / (q * q),
+        wide.batch,
+        wide.positions,
+        wide.features,
+    )
+
+
+def narrowed(g: Gradient, wide: Signal, x: Signal, s: float, c: float) -> Gradient:
+    """The gradient of an operand that was broadcast: a sum over positions, samples or features, with the
+    other factor's correlations `s` and `c` (1 for a sum of branches)."""
+    g = replace(g, parts=g.parts if x.parts else ())
+    if g.zero or x.size >= wide.size:
+        return g
+    logs, gs = g.log_g, g.s
+    ratio = wide.features / x.features
+    if ratio > 1.0:
+        logs += math.log(ratio) + math.log(max(1.0 + (ratio - 1.0) * g.f, 1e-9))
+    ratio = wide.positions / x.positions
+    if ratio > 1.0:
+        bracket = max(1.0 + (ratio - 1.0) * g.s * s, 1e-3)
+        logs += math.log(ratio * bracket)
+        gs = min(ratio * g.s * s / bracket, 1.0) if x.positions > 1 else 0.0
+        # Two samples: all pairs of positions are summed.
+        gc, ge = max(-1.0, min(ratio * g.c * c / bracket, 1.0)), None
+    else:
+        gc, ge = g.c, g.e
+    ratio = wide.batch / x.batch
+    if ratio > 1.0:
+        logs += math.log(ratio * max(1.0 + (ratio - 1.0) * (gc if ge is None else ge), 1e-3))
+    return replace(g, log_g=logs, s=gs, c=gc, e=ge, weights=None)
+
+
+def affine(site: Site) -> tuple[float, float]:
+    factor, offset = site.node.attributes.get("factor"), site.node.attributes.get("offset")
+    if factor is None and offset is None:
+        raise Unclaimed(f"{site.node.name}: scale by an unknown number")
+    return float(1.0 if factor is None else factor), float(offset or 0.0)
+
+
+def scale(site: Site) -> Signal:
+    """factor·x + offset: an offset is common to all elements."""
+    x = site.inputs[0]
+    factor, offset = affine(site)
+    out = rescaled(x, 2.0 * log(abs(factor)))
+    out = replace(out, m=math.copysign(x.m, x.m * factor)) if factor else out
+    if not offset:
+        return out
+    constant = Signal(
+        2.0 * log(abs(offset)), math.copysign(1.0, offset), 0.0, 0.0, None, 0.0, 0.0, x.batch, x.positions, x.features
+    )
+    return combined(replace(out, parts=()), constant, 1.0, False)
+
+
+def scale_back(site: Site, gradient: Gradient) -> list[Gradient]:
+    """G·factor²."""
+    factor, _ = affine(site)
+    shift = 2.0 * log(abs(factor))
+    parts = tuple(replace(p, log_g=p.log_g + shift) for p in gradient.parts)
+    rest = [Gradient(NEVER)] * (len(site.inputs) - 1)
+    return [replace(gradient, log_g=gradient.log_g + shift, parts=parts), *rest]
+
+
+ADD, SCALE = Transfer(add, add_back), Transfer(scale, scale_back)

@@ -1,0 +1,189 @@
+"""Operations that move elements: axes that trade places, slices, copies, padding."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from gradlint.graph.signal.moments import (
+    NEVER,
+    Gradient,
+    Signal,
+    log,
+    mapped,
+)
+from gradlint.graph.signal.transfer import (
+    Site,
+    Transfer,
+    Unclaimed,
+    extent,
+    inner_sizes,
+    is_sized,
+)
+
+_SHAPE_ONLY = frozenset(
+    {"view", "flatten", "unflatten", "permute", "transpose", "squeeze", "unsqueeze", "contiguous", "flip", "roll"}
+    | {"rearrange", "reshape", "t", "movedim", "swapaxes", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle"}
+    | {"clone", "to", "type", "type_as", "float", "double", "half", "bfloat16", "cuda", "cpu", "requires_grad", "alias"}
+    | {"identity", "as_tensor", "nan_to_num", "data", "T", "mT", "H", "real", "atleast_1d", "atleast_2d", "rot90"}
+    | {"pack_padded_sequence", "pad_packed_sequence", "broadcast_tensors"}
+)
+_MASKING = frozenset({"masked_fill", "where", "triu", "tril"})
+"""Part of the elements are replaced: the share is not known, and taken to be small."""
+_MASK_DOUBT = 0.15
+_SAMPLED = frozenset({"grid_sample", "roi_align", "sort", "as_strided", "diagonal", "take_along_dim", "topk"})
+_SAMPLE_DOUBT = 0.3
+_PICKS = frozenset(
+    {"chunk", "slice", "select", "gather", "split", "getitem", "narrow", "index_select", "index", "unbind"}
+    | {"tensor_split", "masked_select"}
+)
+
+
+def reshape(site: Site) -> Signal:
+    """Axes move: when positions become features, pairs of positions become pairs of features, and back."""
+    x, op = site.inputs[0], site.node.op
+    if op in _MASKING or op in _SAMPLED:
+        site.doubt = _MASK_DOUBT if op in _MASKING else _SAMPLE_DOUBT
+        nth = site.memory["through"] = _carrier(site)
+        x = replace(site.inputs[nth], parts=())
+        n, p, features = extent(site, x)
+        return x.at(n, p, features)
+    if op == "detach" or op in _SHAPE_ONLY:
+        return _moved(site, x)
+    batch, p, n = extent(site, x)
+    if op in _PICKS:
+        same = n == x.features
+        return replace(x, parts=x.parts if same else (), batch=batch, positions=p, features=n)
+    if op in ("expand", "repeat", "tile", "repeat_interleave", "broadcast_to", "expand_as"):
+        k = max(p / x.positions, 1.0)
+        h = (k - 1.0) / (p - 1.0) if p > 1 else 0.0
+        return replace(x, ds=(1.0 - h) * x.ds, batch=max(batch, x.batch), positions=p, features=n)
+    if op == "pad":
+        inside = min(x.positions * x.features / (p * n), 1.0)
+        out = mapped(x, lambda d: d + (1.0 - inside) * (1.0 - d), log_q=x.log_q + math.log(inside))
+        return replace(out, m=x.m * math.sqrt(inside), parts=(), positions=p, features=n)
+    if op == "unfold":
+        return replace(x, parts=(), positions=p, features=n)
+    raise Unclaimed(op)
+
+
+def _carrier(site: Site) -> int:
+    """The operand whose values pass: the first that is not a mask."""
+    for nth, producer in enumerate(site.producers):
+        if producer is not None and not producer.guessed and producer.node.kind != "constant":
+            return nth
+    return 0
+
+
+def reshape_back(site: Site, gradient: Gradient) -> list[Gradient]:
+    """The same moves back; a slice leaves zeros elsewhere, an expansion sums."""
+    x, y, op = site.inputs[0], site.output, site.node.op
+    rest = [Gradient(NEVER)] * (len(site.inputs) - 1)
+    if op == "detach":
+        return [Gradient(NEVER), *rest]
+    if "through" in site.memory:
+        nth = site.memory["through"]
+        carried = replace(gradient, parts=())
+        return [carried if i == nth else Gradient(NEVER) for i in range(len(site.inputs))]
+    if gradient.zero or op in _SHAPE_ONLY:
+        return [_moved_back(gradient, x, y), *rest]
+    if _is_last_state(site):
+        # h_n of a recurrent layer: all of the gradient stands at the last step.
+        share = min(y.positions * y.features / (x.positions * x.features), 1.0)
+        g = replace(gradient, log_g=gradient.log_g + log(share), s=0.0, parts=(), last=True)
+        c = gradient.c / max(x.positions / y.positions, 1.0)
+        return [replace(g, c=c, e=gradient.pairs(y.positions)[0]), *rest]
+    if op in _PICKS:
+        share = min(y.positions * y.features / (x.positions * x.features), 1.0)
+        g = replace(gradient, log_g=gradient.log_g + log(share), parts=())
+        if y.positions < x.positions:
+            s = gradient.s * (y.positions - 1.0) / (x.positions - 1.0)
+            last = y.positions == 1.0 and _is_last(site.attribute("index"))
+            e = gradient.pairs(y.positions)[0]
+            g = replace(g, s=s, c=gradient.c * y.positions / x.positions, last=last, e=e)
+        return [g, *rest]
+    if op == "pad":
+        return [replace(gradient, parts=()), *rest]
+    if y.size > x.size:
+        k = y.positions / x.positions
+        if k > 1.0:
+            bracket = max(1.0 + (k - 1.0) * gradient.s, 1e-6)
+            gradient = replace(gradient, log_g=gradient.log_g + math.log(k * bracket), parts=())
+    return [replace(gradient, parts=()), *rest]
+
+
+def _is_last_state(site: Site) -> bool:
+    producer = site.producers[0] if site.producers else None
+    index = str(site.attribute("index", ""))
+    return producer is not None and producer.node.kind == "recurrent" and index in ("1", "2")
+
+
+def _is_last(index: object) -> bool:
+    """Whether an index, a number or a subscript as written, picks the last position; unknown ones are taken to."""
+    parts = [part.strip(" ()[]") for part in index.split(",")] if isinstance(index, str) else [index]
+    return index is None or "-1" in parts or -1 in parts
+
+
+def _moved(site: Site, x: Signal) -> Signal:
+    batch, p, n = extent(site, x)
+    if _flattens(site) and x.positions > 1.0:
+        p, n = 1.0, _flattened(site, x)
+    if p == x.positions and n == x.features:
+        return replace(x, batch=batch)
+    shared = min(x.m * x.m + x.f, 1.0)
+    if p > x.positions and n < x.features:  # features become positions
+        k = p / x.positions
+        s = ((x.positions - 1.0) * x.s + (p - x.positions) * shared) / (p - 1.0)
+        c = (x.c + (k - 1.0) * x.m * x.m) / k
+        return replace(x, ds=1.0 - s, dc=1.0 - c, de=x.same_position, parts=(), positions=p, features=n)
+    if p < x.positions and n > x.features:  # positions become features
+        k = x.positions / p
+        f = ((k - 1.0) * x.s + (n - k) * shared) / max(n - 1.0, 1.0) - x.m * x.m
+        if p <= 1.0:
+            return replace(x, ds=1.0, dc=x.same_position, de=None, f=f, parts=(), positions=p, features=n)
+        s = ((x.positions - 1.0) * x.s - (x.positions - p) * x.m * x.m) / (p - 1.0)
+        c = x.c if x.de is None else min(k * x.c - (k - 1.0) * x.m * x.m, 1.0 - x.de)
+        s = max(min(s, 1.0), x.s)
+        return replace(x, ds=1.0 - s, dc=1.0 - c, f=f, parts=(), positions=p, features=n)
+    if n == x.positions and p == x.features:  # tokens and channels change places (a mixer)
+        c = x.m * x.m + (1.0 - x.same_position - x.m * x.m) / p
+        return replace(
+            x, ds=1.0 - shared, f=x.s - x.m * x.m, dc=1.0 - c, de=x.same_position, parts=(), positions=p, features=n
+        )
+    return replace(x, parts=(), batch=batch, positions=p, features=n)
+
+
+def _flattens(site: Site) -> bool:
+    """Whether all positions of a sample become features, where sizes do not say so."""
+    if is_sized(site.node) or site.node.op not in ("flatten", "view", "reshape"):
+        return False
+    sizes = inner_sizes(site.node)
+    before = inner_sizes(site.graph.nodes[site.node.inputs[0]])
+    return sizes is None or (len(sizes) == 1 and before is not None and len(before) > 1)
+
+
+def _flattened(site: Site, x: Signal) -> float:
+    """Features after flattening: what the layer that reads them expects, else all elements."""
+    for user in site.graph.consumers[site.node.id]:
+        expected = site.graph.nodes[user].attributes.get("in_features")
+        if isinstance(expected, int) and expected > 0:
+            return float(expected)
+    return x.features * x.positions
+
+
+def _moved_back(g: Gradient, x: Signal, y: Signal) -> Gradient:
+    if x.positions == y.positions:
+        return g if x.features == y.features else replace(g, parts=())
+    if y.positions > x.positions:  # positions back into features
+        k = y.positions / x.positions
+        s = min((y.positions - 1.0) * g.s / (x.positions - 1.0), 1.0) if x.positions > 1 else 0.0
+        e, _ = g.pairs(y.positions)
+        c = e if x.positions == 1.0 else min(g.c * k, 1.0)
+        return replace(g, s=s, c=c, e=None, f=g.s if x.positions == 1 else g.f, parts=())
+    s = (y.positions - 1.0) * g.s / (x.positions - 1.0)
+    e, _ = g.pairs(y.positions)
+    s += g.f if y.features == x.positions else 0.0
+    return replace(g, s=s, c=g.c * y.positions / x.positions, e=e, parts=())
+
+
+RESHAPE = Transfer(reshape, reshape_back)
