@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gradlint import baseline as baselines
 from gradlint import fixing
 from gradlint.causes import standing
-from gradlint.changes import Changes, changed_since
 from gradlint.ignoring import with_ignores
 from gradlint.result import Result
 from gradlint.source.project import UnreadableError
+
+if TYPE_CHECKING:
+    from gradlint.changes import Changes
 
 
 class AdoptionError(Exception):
@@ -50,6 +53,8 @@ class Adoption:
         if self.baseline is not None and (self.baseline.exists() or not self.update_baseline):
             self._entries = baselines.load(self.baseline)
         if self.changed_since is not None:
+            from gradlint.changes import changed_since
+
             self._changes = changed_since(self.changed_since, folder)
 
     def narrowed(self, result: Result, files: Sequence[Path]) -> Result:

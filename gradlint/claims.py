@@ -63,7 +63,8 @@ def predicted(health: PathHealth, severity: Severity, layers: Sequence[Node]) ->
         verb = "grows to" if health.explodes else "falls to"
         last = layers[-1].name
         outcome = consequence(severity, explodes=health.explodes)
-        return f": the gradient {verb} a predicted {show(health.ratio)} from `{last}` back to `{first}`; {outcome}"
+        where = f"from layer `{last}` back to layer `{first}`"
+        return f": the gradient {verb} a predicted {show(health.ratio)} {where}; {outcome}"
     if severity is not Severity.INFO and health.reasons:
         return f": {health.reasons[0]} (predicted); {consequence(severity, explodes=health.grows)}"
     factor = effect(health, layers)

@@ -13,6 +13,8 @@ import click
 from gradlint.formats import FORMATS
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from gradlint.config import Config
     from gradlint.result import Result
 
@@ -36,31 +38,35 @@ def report(
     if statistics:
         from gradlint.report.statistics import render as counts
 
-        shown = counts(result)
-    else:
-        shown = render(result, form, refuted, colour=output_file is None and is_coloured(aside))
-    if output_file is None:
-        click.echo(shown, nl=False, err=aside)
+        click.echo(counts(result), nl=False, err=aside)
         return True
-    return written(shown, output_file)
+    if output_file is not None:
+        return written(render(result, form, refuted), output_file)
+    screen = _screen(aside)
+    coloured = screen.is_terminal and not screen.no_color and not screen.is_dumb_terminal
+    width = screen.width if screen.file.isatty() else None
+    click.echo(render(result, form, refuted, coloured, width), nl=False, err=aside, color=coloured)
+    return True
 
 
-def render(result: Result, form: str, refuted: bool, colour: bool = False) -> str:
-    """The report in that format; each reporter is imported only when it is asked for."""
+def render(result: Result, form: str, refuted: bool, colour: bool = False, width: int | None = None) -> str:
+    """The report in that format; each reporter is imported only when it is asked for.
+
+    `colour` and `width` are for text on a terminal.
+    """
     reporter: Any = import_module(f"gradlint.report.{form}")
     if form == "json":
         return str(reporter.render(result))
     if form == "text":
-        return str(reporter.render(result, refuted, colour=colour))
+        return str(reporter.render(result, refuted, colour=colour, width=width))
     return str(reporter.render(result, refuted))
 
 
-def is_coloured(stderr: bool = False) -> bool:
-    """Whether standard output (or error) takes colours: a terminal that is not dumb; NO_COLOR and FORCE_COLOR hold."""
+def _screen(stderr: bool) -> Console:
+    """Standard output or error, with what rich knows of it (NO_COLOR and FORCE_COLOR hold)."""
     from rich.console import Console
 
-    console = Console(stderr=stderr)
-    return console.is_terminal and not console.no_color and not console.is_dumb_terminal
+    return Console(stderr=stderr)
 
 
 def written(report: str, path: Path) -> bool:

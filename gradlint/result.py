@@ -71,6 +71,11 @@ class Result:
         """The findings that a person sees: refuted ones only on request, one cause once."""
         return [f for f in self.findings if (refuted or not is_refuted(f)) and f.primary]
 
+    @property
+    def repeats(self) -> int:
+        """How many findings, refuted ones aside, have the same cause as another that is shown."""
+        return sum(1 for f in self.findings if not f.primary and not is_refuted(f))
+
     def reaches(self, threshold: Severity) -> bool:
         """Whether any finding that is not refuted is at or above the severity."""
         return any(f.severity.rank >= threshold.rank and not is_refuted(f) for f in self.findings)

@@ -144,9 +144,9 @@ def _predicted(profile: Profile, layers: Sequence[Node], algorithm: str | None, 
         if signal:
             grows.append((layer.activation_std or 0.0) > 0)
         if weight and not reasons:
-            reasons.append(f"the weight gradient of `{layer.name}` is {show(layer.weight_gradient)}")
+            reasons.append(f"the weight gradient of layer `{layer.name}` has norm {show(layer.weight_gradient)}")
         if signal and len(reasons) < 2:
-            reasons.append(f"the output of `{layer.name}` has a std of {show(layer.activation_std)}")
+            reasons.append(f"the output of layer `{layer.name}` has a std of {show(layer.activation_std)}")
         classes += [weight, signal]
     norms = [(x.name, x.weight_gradient) for x in found if x.weight_gradient is not None and not x.zero_gated]
     return PathHealth(
@@ -228,14 +228,14 @@ def measured_path(
             limits = vanishing(absolute) if name in scale_free else absolute
             found = classify(layer.weight_gradient, limits, claimed=claimed)
             if found and not reasons:
-                reasons.append(f"the weight gradient of `{name}` is {number(layer.weight_gradient)}")
+                reasons.append(f"the weight gradient of layer `{name}` has norm {number(layer.weight_gradient)}")
             classes.append(found)
             outside.append(distance(layer.weight_gradient, limits))
             norms.append((name, _exponent(layer.weight_gradient)))
         if layer.activation_std is not None:
             found = classify(layer.activation_std, forward, claimed=claimed)
             if found and len(reasons) < 2:
-                reasons.append(f"the output of `{name}` has a std of {number(layer.activation_std)}")
+                reasons.append(f"the output of layer `{name}` has a std of {number(layer.activation_std)}")
             classes.append(found)
             outside.append(distance(layer.activation_std, forward))
     overflow = measurement.first_nonfinite

@@ -102,7 +102,7 @@ def _reason(now: PathHealth) -> str:
     if now.ratio_severity is not None and now.ratio_severity is now.severity:
         seeds = f" over {now.seeds} seeds" if now.seeds and now.seeds > 1 else ""
         return f"gradient ratio {show(now.ratio)} measured{seeds}"
-    return f"measured: {now.reasons[0]}" if now.reasons else "measured outside the healthy band"
+    return f"{now.reasons[0]} (measured)" if now.reasons else "measured outside the healthy band"
 
 
 def _best_remedy(seen: Measurements, subject: PathSubject, options: BandOptions, now: PathHealth) -> bool | None:

@@ -233,11 +233,13 @@ for _ in range(100):
         scales = sorted(s.gain for s in group)
         scale = number(scales[0]) if scales[0] * 1.1 > scales[-1] else f"{number(scales[0])} to {number(scales[-1])}"
         ops = list(dict.fromkeys(s.activation.op for s in group))
-        many = f"{len(group)} layers" if len(group) > 1 else f"`{first.layer.name}`, which feeds"
+        into = claims.listed(ops)
+        many = (
+            f"{len(group)} layers that feed {into}" if len(group) > 1 else f"`{first.layer.name}`, which feeds {into},"
+        )
         if any(s.bound for s in group):
-            scale = f"at {'most' if scales[-1] < 1 else 'least'} {scale}"
-        fact = f"{named(first.law)} gives {many}{' that feed' if len(group) > 1 else ''} {claims.listed(ops)} "
-        fact += f"{scale} times the scale of He init"
+            scale = f"no {'more' if scales[-1] < 1 else 'less'} than {scale}"
+        fact = f"{named(first.law)} starts {many} at {scale} times the scale of He init"
         label, law, advice = self._remedy(group, graph)
         yield from self._report(group, fact, label, law, first.law.location, advice, graph, profile, context)
 
@@ -309,7 +311,7 @@ for _ in range(100):
         health = predicted_path(profile, layers, context.algorithm, self.options)
         severity = claims.claimed(health, graph, profile)
         experiment = Experiment("reinit", label=remedy, nodes=tuple(n.name for n in affected), law=law)
-        related = claims.further(affected, "initialised so", beside=location)
+        related = claims.further(affected, "gets this init", beside=location)
         subject = claims.subject(graph, profile, context, health, layers, affected, severity, (experiment,))
         ends = closing_layers(graph) if law == "kaiming_residual" else frozenset()
         plain = next((s for s in group if s.layer.id not in ends), None)

@@ -124,7 +124,7 @@ for _ in range(100):
         kinds = recurrence.kinds if recurrence else ()
         places = recurrence.locations if recurrence else ()
         what = "/".join(dict.fromkeys(kinds)) or "recurrence"
-        related = [Related(at, f"the {what}") for at in dict.fromkeys(places)]
+        related = [Related(at, f"the recurrence ({what})") for at in dict.fromkeys(places)]
         if step.clipping is not None:
             related.append(Related(step.clipping.location, "this clipping is switched off by default"))
         if step.backward is not None and step.backward != step.optimizer_step:
@@ -132,7 +132,7 @@ for _ in range(100):
         clip = f"torch.nn.utils.clip_grad_norm_({model.name}.parameters(), max_norm={self.options.max_norm:g})"
         return self.finding(
             step.optimizer_step,
-            f"`{model.name}` is recurrent ({what}) and its optimizer steps on an unbounded gradient",
+            f"`{model.name}` is recurrent ({what}), and nothing clips its gradient before the optimizer step",
             help=f"clip between `backward()` and `step()`: `{clip}`; 1.0 to 5.0 is customary",
             related=related,
             model=model.name,

@@ -126,13 +126,11 @@ for _ in range(100):
             or (step.adversarial and self.options.adversarial)
             or self.options.every
         )
-        why = "the loss is built from rewards, which spike, and" if step.reinforcement else "the"
+        why = "the loss is built from rewards, which spike, and " if step.reinforcement else ""
         related = [Related(step.backward, "the gradient comes from here")] if step.backward else []
         return self.finding(
             step.optimizer_step,
-            f"{why} optimizer steps on an unbounded gradient"
-            if not step.reinforcement
-            else f"{why} the optimizer steps on an unbounded gradient",
+            f"{why}nothing clips the gradient before the optimizer step",
             help=f"clip between `backward()` and `step()`: "
             f"`torch.nn.utils.clip_grad_norm_(parameters, max_norm={self.options.max_norm:g})`",
             related=related,

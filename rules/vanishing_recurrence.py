@@ -187,8 +187,8 @@ for _ in range(100):
         remedy = Experiment("unroll", label=label, nodes=(node.name,), steps=steps, law=law)
         return self.finding(
             location,
-            f"of the gradient at the last state of `{node.name}` a predicted {show(total)} reaches the first of its "
-            f"{steps} time steps{whose}, and the model reads only that state",
+            f"the gradient of `{node.name}` falls to a predicted {show(total)} from its last time step back to the "
+            f"first of {steps}{whose}, and the model reads only the last state",
             help=REMEDIES.get(node.op, REMEDIES["rnn"]),
             severity=claimed,
             evidence=Evidence(predicted_gradient_ratio=power(total), numbers={"time_steps": steps}),

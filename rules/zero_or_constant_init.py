@@ -90,7 +90,7 @@ for _ in range(100):
                 f"every weight of {claims.listed([n.name for n in layers])} starts at {number(law.mean or 0.0)}: "
                 + ("no signal and no gradient passes" if zero else "its units are equal and stay equal"),
                 help="draw the weights at random: He init before a rectifier, Xavier before tanh",
-                related=claims.further(layers, "initialised so", beside=location),
+                related=claims.further(layers, "gets this init", beside=location),
                 model=claims.model_key(graph),
                 optimizer=context.algorithm,
                 confidence=claims.confidence(graph, profile),

@@ -137,6 +137,23 @@ def test_a_wrong_input_is_said(repository: Path) -> None:
     assert code == 2 and 'exec is "maybe"' in log
 
 
+def test_a_run_that_fails_says_so_and_offers_no_report(repository: Path) -> None:
+    (repository / "gradlint.sarif").write_text("of an earlier run")
+    code, log, outputs, _ = run_check(repository, INPUT_PATHS="nowhere")
+    assert (code, outputs) == (2, {"exit-code": "2"})
+    assert "error: nowhere: no such file or folder\n" in log and "::error title=gradlint::" in log
+
+
+@pytest.mark.torch
+def test_a_pull_request_from_here_is_measured_and_one_from_a_fork_only_read(repository: Path) -> None:
+    base = git(repository, "rev-parse", "main").strip()
+    pull = {"EVENT": "pull_request", "BASE_SHA": base, "INPUT_EXEC": "auto", "INPUT_ARGS": "--select GL101 --seeds 1"}
+    code, log, _, summary = run_check(repository, HEAD_REPOSITORY="o/r", **pull)
+    assert code == 1 and "file=new.py" in log and "%0Aconfirmed: " in log and "| confirmed |" in summary
+    code, log, _, _ = run_check(repository, HEAD_REPOSITORY="fork/r", **pull)
+    assert code == 1 and "%0Aunverified: not measured: --no-exec" in log
+
+
 def test_the_hooks_are_complete_and_the_light_one_runs_no_code() -> None:
     light, heavy = yaml.safe_load((TOP / ".pre-commit-hooks.yaml").read_text(encoding="utf-8"))
     assert (light["id"], light["language"]) == ("gradlint", "python") and "--no-exec" in light["entry"]

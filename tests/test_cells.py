@@ -57,7 +57,7 @@ def test_every_place_is_told_by_cell(here: Path) -> None:
     assert [(e["cell"], e["line"]) for e in finding["fix"]["edits"]] == [(2, line)]
     assert (model["cell"], model["line"]) == (2, 2)
     assert {layer["cell"] for layer in model["layers"]} == {1}
-    assert "├─ rnn.ipynb#cell1:8: the RNN" in check().stdout
+    assert "├─ rnn.ipynb#cell1:8: the recurrence (RNN)" in check().stdout
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

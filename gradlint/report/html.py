@@ -16,8 +16,8 @@ from gradlint.location import Location
 from gradlint.report.chart import Point, svg
 from gradlint.report.concise import place
 from gradlint.report.json import document
-from gradlint.report.numbers import chain, short
-from gradlint.result import CheckedModel, Result, is_refuted
+from gradlint.report.numbers import chain, counts, short
+from gradlint.result import CheckedModel, Result
 
 CONTEXT = 1
 """Source lines shown around each line that a finding speaks of."""
@@ -55,13 +55,11 @@ def render(result: Result, refuted: bool = False) -> str:
 
 
 def _summary(result: Result) -> str:
-    counted = [f for f in result.findings if not is_refuted(f)]
-    repeats = sum(not f.primary for f in counted)
+    refuted = result.count(Outcome.REFUTED)
     return (
-        f"{len(counted)} finding{'s' * (len(counted) != 1)} in {result.files} file{'s' * (result.files != 1)}: "
-        f"{result.count(Outcome.CONFIRMED)} confirmed, {result.count(Outcome.UNVERIFIED)} unverified, "
-        f"{result.count(Outcome.REFUTED)} refuted."
-        + (f" {repeats} repeat another and are not listed." if repeats else "")
+        f"{counts(result.shown())} in {result.files} file{'s' * (result.files != 1)}."
+        + (f" {result.repeats} more with the same cause as one of these." if result.repeats else "")
+        + (f" {refuted} refuted by measurement." if refuted else "")
     )
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from gradlint.finding import Finding, Outcome, Severity
+from gradlint.finding import Finding, Severity
 from gradlint.report.concise import place
-from gradlint.report.numbers import chain, decades
-from gradlint.result import Result, is_refuted, predicted_range
+from gradlint.report.numbers import chain, counts, decades
+from gradlint.result import Result, predicted_range
 
 MARKS = {Severity.ERROR: "🔴 error", Severity.WARNING: "🟠 warning", Severity.INFO: "🔵 info"}
 
@@ -13,14 +13,14 @@ MARKS = {Severity.ERROR: "🔴 error", Severity.WARNING: "🟠 warning", Severit
 def render(result: Result, refuted: bool = False) -> str:
     """A heading, a table of findings with the evidence of each folded below, and a table of models."""
     shown = result.shown(refuted)
-    counted = [f for f in result.findings if not is_refuted(f)]
+    counted = result.shown()
     lines = ["## gradlint", ""]
     if not counted:
         lines += [f"No findings in {result.files} file{'s' * (result.files != 1)}.", ""]
     else:
         lines += [
-            f"{len(counted)} finding{'s' * (len(counted) != 1)}: {result.count(Outcome.CONFIRMED)} confirmed, "
-            f"{result.count(Outcome.UNVERIFIED)} unverified.",
+            f"{counts(counted)} in {result.files} file{'s' * (result.files != 1)}."
+            + (f" {result.repeats} more with the same cause as one of these." if result.repeats else ""),
             "",
         ]
     if shown:

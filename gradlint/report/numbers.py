@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 
-from gradlint.finding import Evidence
+from gradlint.finding import Evidence, Finding, Outcome
 
 
 def short(value: float | None) -> str:
@@ -26,7 +28,7 @@ def decades(log10: float) -> str:
 
 
 def chain(evidence: Evidence) -> str:
-    """Predicted, measured and after each remedy on one line, or "" where there is none of them."""
+    """The gradient ratio predicted, measured and after each remedy, on one line, or "" where there is none of them."""
     parts = []
     if evidence.predicted_gradient_ratio is not None:
         parts.append(f"predicted {short(evidence.predicted_gradient_ratio)}")
@@ -35,7 +37,15 @@ def chain(evidence: Evidence) -> str:
         spread = f"spread ×{short(evidence.spread)}" if evidence.spread is not None and evidence.spread > 1 else ""
         about = ", ".join(x for x in (seeds, spread) if x)
         parts.append(f"measured {short(evidence.measured_gradient_ratio)}" + (f" ({about})" if about else ""))
-    after = [f"with {label} {short(value)}" for label, value in evidence.whatif.items() if value is not None]
+    after = [f"{short(value)} ({label})" for label, value in evidence.whatif.items() if value is not None]
     if after:
-        parts.append(", ".join(after))
-    return " → ".join(parts)
+        parts.append(f"remedied {', '.join(after)}")
+    return f"gradient ratio {' → '.join(parts)}" if parts else ""
+
+
+def counts(findings: Sequence[Finding]) -> str:
+    """How many findings there are, and of which verdict: "3 findings (2 confirmed, 1 unverified)"."""
+    by = Counter(f.verdict.outcome for f in findings if f.verdict is not None)
+    verdicts = ", ".join(f"{by[outcome]} {outcome.value}" for outcome in Outcome if by[outcome])
+    number = f"{len(findings) or 'No'} finding{'s' * (len(findings) != 1)}"
+    return f"{number} ({verdicts})" if verdicts else number

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -12,13 +12,19 @@ from rich.text import Text
 from gradlint.finding import Finding, Outcome, Severity
 from gradlint.location import Location
 from gradlint.report.concise import place
-from gradlint.report.numbers import chain, decades
-from gradlint.result import CheckedModel, Result, is_refuted, predicted_range
+from gradlint.report.numbers import chain, counts, decades
+from gradlint.result import CheckedModel, Result, predicted_range
 
 COLOURS = {Severity.ERROR: "bold red", Severity.WARNING: "bold yellow", Severity.INFO: "bold blue"}
 VERDICT_COLOURS = {Outcome.CONFIRMED: "bold red", Outcome.REFUTED: "green", Outcome.UNVERIFIED: "dim"}
 MOST_LABELS = 6
 """Secondary labels shown in one frame; a stack of 50 layers would bury the message."""
+
+MOST_MODELS = 20
+"""Models that have a line each; a whole repository of them would bury the findings."""
+
+NARROWEST = 40
+"""Columns below which wrapping does more harm than good."""
 
 
 @dataclass(frozen=True)
@@ -28,33 +34,47 @@ class _Label:
     primary: bool
 
 
-def render(result: Result, refuted: bool = False, colour: bool = False, width: int = 120) -> str:
-    """The whole report as text, with terminal escapes if `colour`."""
+@dataclass(frozen=True)
+class Paragraph:
+    """Text that is wrapped where a width is given, its further lines indented by that many columns."""
+
+    text: Text
+    indent: int
+
+
+def render(result: Result, refuted: bool = False, colour: bool = False, width: int | None = None) -> str:
+    """The whole report as text, with terminal escapes if `colour`; paragraphs are wrapped at `width`, if given."""
     console = Console(
-        file=io.StringIO(), force_terminal=colour, color_system="truecolor" if colour else None, width=width,
+        file=io.StringIO(), force_terminal=colour, color_system="truecolor" if colour else None, width=width or 120,
         highlight=False, legacy_windows=False, no_color=not colour,
     )  # fmt: skip
     for line in lines(result, refuted):
-        console.print(line, soft_wrap=True)
+        if isinstance(line, Text):
+            console.print(line, soft_wrap=True)
+            continue
+        room = (width or 0) - line.indent
+        parts = line.text.wrap(console, room) if room >= NARROWEST else [line.text]
+        for i, part in enumerate(parts):
+            console.print(Text(" " * line.indent if i else "") + part, soft_wrap=True)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
 
-def lines(result: Result, refuted: bool = False) -> Iterator[Text]:
+def lines(result: Result, refuted: bool = False) -> Iterator[Text | Paragraph]:
     """The report line by line."""
     for finding in result.shown(refuted):
         yield from _finding(finding, result)
         yield Text("")
-    for model in result.models:
-        yield _model_line(model)
+    yield from _models(result)
     for skipped in result.skipped:
-        yield Text.assemble(("skipped ", "dim"), result.place(skipped.location), (f": {skipped.reason}", "dim"))
+        place = Text.assemble(("skipped ", "dim"), result.place(skipped.location), (f": {skipped.reason}", "dim"))
+        yield Paragraph(place, 2)
     for note in result.notes:
-        yield Text.assemble(("note: ", "dim"), (note, "dim"))
-    yield _summary(result, refuted)
+        yield Paragraph(Text.assemble(("note: ", "dim"), (note, "dim")), 2)
+    yield Paragraph(_summary(result, refuted), 2)
 
 
-def _finding(finding: Finding, result: Result) -> Iterator[Text]:
+def _finding(finding: Finding, result: Result) -> Iterator[Text | Paragraph]:
     verdict = finding.verdict
     head = Text.assemble(
         (place(finding, result), "bold"), ": ",
@@ -63,19 +83,20 @@ def _finding(finding: Finding, result: Result) -> Iterator[Text]:
     if verdict is not None:
         head.append(" [").append(verdict.outcome.value, VERDICT_COLOURS[verdict.outcome]).append("]")
     yield head
-    yield Text.assemble("  ", _ticked(finding.message))
+    yield Paragraph(Text.assemble("  ", _ticked(finding.message)), 2)
     yield from _frame(finding, result)
     numbers = chain(finding.evidence)
     if numbers:
-        yield Text.assemble(("  = ", "blue"), numbers)
+        yield Paragraph(Text.assemble(("  = ", "blue"), numbers), 4)
     if verdict is not None:
-        yield Text.assemble(("  = ", "blue"), (verdict.outcome.value, VERDICT_COLOURS[verdict.outcome]), ": ",
-                            verdict.reason)  # fmt: skip
+        outcome = (verdict.outcome.value, VERDICT_COLOURS[verdict.outcome])
+        yield Paragraph(Text.assemble(("  = ", "blue"), outcome, ": ", _ticked(verdict.reason)), 4)
     if finding.help:
-        yield Text.assemble(("  help: ", "bold cyan"), _ticked(finding.help))
+        yield Paragraph(Text.assemble(("  help: ", "bold cyan"), _ticked(finding.help)), 4)
     if finding.fix is not None:
         option = "--fix" if finding.fix.safe else "--fix --unsafe-fixes"
-        yield Text.assemble(("  fix: ", "bold cyan"), _ticked(finding.fix.message), (f" ({option})", "dim"))
+        fix = Text.assemble(("  fix: ", "bold cyan"), _ticked(finding.fix.message), (f" ({option})", "dim"))
+        yield Paragraph(fix, 4)
 
 
 def _ticked(message: str) -> Text:
@@ -135,7 +156,21 @@ def _marker(label: _Label, raw: str, severity: Severity) -> Text:
     return Text.assemble(" " * start, (mark, style), (f" {label.text}" if label.text else "", style))
 
 
-def _model_line(model: CheckedModel) -> Text:
+def _models(result: Result) -> Iterator[Text | Paragraph]:
+    """A line for each model; only their number where there are many."""
+    if len(result.models) <= MOST_MODELS:
+        for model in result.models:
+            yield Paragraph(_model_line(model, result), 2)
+        return
+    traced = sum(m.graph.traced_by != "source" for m in result.models)
+    unknown = sum(predicted_range(m) is None for m in result.models)
+    yield Text(
+        f"{len(result.models)} models: {traced} traced, {len(result.models) - traced} read from source"
+        + (f"; the gradient of {unknown} could not be predicted" if unknown else "")
+    )
+
+
+def _model_line(model: CheckedModel, result: Result) -> Text:
     graph = model.graph
     layers = len(model.profile.layers)
     span = predicted_range(model)
@@ -147,29 +182,21 @@ def _model_line(model: CheckedModel) -> Text:
     about = ", ".join(x for x in (by, f"input {graph.input}" if graph.input else "") if x)
     low = " — low confidence" if "low" in (graph.confidence, model.profile.confidence) else ""
     name = graph.class_name or graph.name
+    where = result.place(graph.location) if graph.location else result.relative(model.path)
     return Text.assemble(
-        (name, "bold"), f": {layers} layer{'s' * (layers != 1)}, {known}", (f"  [{about}]{low}", "dim")
-    )
+        (f"{where}: ", "dim"), (name, "bold"), f": {layers} layer{'s' * (layers != 1)}, {known}",
+        (f"  [{about}]{low}", "dim"),
+    )  # fmt: skip
 
 
 def _summary(result: Result, refuted: bool) -> Text:
-    shown = [f for f in result.findings if not is_refuted(f)]
-    if not shown:
-        text = Text("No findings", "bold green")
-    else:
-        text = Text(f"{len(shown)} finding{'s' * (len(shown) != 1)}", "bold")
-        counts = ", ".join(_counts(shown))
-        text.append(f" ({counts})" if counts else "")
+    shown = result.shown()
+    number, bracket, verdicts = counts(shown).partition(" (")
+    text = Text(number, "bold" if shown else "bold green").append(bracket + verdicts, "")
     text.append(f" in {result.files} file{'s' * (result.files != 1)}, {result.seconds:.1f} s")
+    if result.repeats:
+        text.append(f"; {result.repeats} more with the same cause as one of these", "dim")
     hidden = result.count(Outcome.REFUTED)
     if hidden and not refuted:
         text.append(f"; {hidden} refuted by measurement (--show-refuted)", "dim")
     return text
-
-
-def _counts(findings: Iterable[Finding]) -> Iterator[str]:
-    listed = list(findings)
-    for outcome in Outcome:
-        number = sum(1 for f in listed if f.verdict is not None and f.verdict.outcome is outcome)
-        if number:
-            yield f"{number} {outcome.value}"

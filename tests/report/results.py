@@ -72,7 +72,7 @@ def sample() -> Result:
         "GL401",
         "unclipped-recurrent-step",
         Severity.WARNING,
-        "`net` is recurrent and its optimizer steps on an unbounded gradient",
+        "`net` is recurrent (RNN), and nothing clips its gradient before the optimizer step",
         at(14, 5, 21),
         verdict=Verdict(Outcome.UNVERIFIED, "not measured: --no-exec"),
         fix=Fix("clip to 1", (Edit(Location("/project/train.py", 14, 5), "clip()\n    "),), safe=True),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from syrupy.assertion import SnapshotAssertion
@@ -27,6 +28,22 @@ def test_text_in_colour_says_the_same() -> None:
 
     plain = re.sub(r"\x1b\[[0-9;]*m", "", text.render(sample(), colour=True))
     assert plain == text.render(sample())
+
+
+def test_text_on_a_terminal_is_wrapped_with_its_indent() -> None:
+    narrow, wide = text.render(sample(), width=60), text.render(sample())
+    assert " ".join(narrow.split()) == " ".join(wide.split())
+    said = narrow.splitlines()
+    start = said.index(next(x for x in said if x.startswith("  = gradient ratio")))
+    assert said[start + 1].startswith("    ") and all(len(x) <= 60 for x in said[start : start + 4])
+    assert text.render(sample(), width=20) == wide
+
+
+def test_many_models_are_counted_not_listed() -> None:
+    (model,) = sample().models
+    many = replace(sample(), models=(model,) * 21)
+    assert "\n21 models: 21 traced, 0 read from source\n" in text.render(many)
+    assert "train.py:4: Sequential: 2 layers" not in text.render(many)
 
 
 def test_concise(snapshot: SnapshotAssertion) -> None:

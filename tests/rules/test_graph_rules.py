@@ -127,7 +127,9 @@ def test_xavier_that_comes_to_he_by_the_layers_shape_is_silent():
     assert check(RectifierInit(), headed(Net().dense(1, "relu", law=xavier_law(1024, 64)))) == []
 
 
-@pytest.mark.parametrize(("std", "said"), [(0.01, "at most 0.64"), (1.0, "at least 2.8"), (0.02, None), (0.1, None)])
+@pytest.mark.parametrize(
+    ("std", "said"), [(0.01, "at no more than 0.64"), (1.0, "at no less than 2.8"), (0.02, None), (0.1, None)]
+)
 def test_a_std_is_judged_without_widths_where_no_width_would_suit_it(std, said):
     law = InitLaw("normal", 0.0, std, origin="explicit", location=Location("train.py", 100))
     found = check(RectifierInit(), headed(Net(shape=None).dense(1, "relu", law=law)))
