@@ -12,7 +12,7 @@ LONG_LOOP = 400
 """Steps after which a loop of a script that builds nothing counts as work on data and is left."""
 
 
-LONG_BUILDING_LOOP = 20_000
+LONG_BUILDING_LOOP = 4_000
 """The same inside a constructor, where tables of sizes are computed."""
 
 
@@ -71,11 +71,11 @@ class Comprehensions(Operators):
     def _layers_of(self, node: ast.ListComp | ast.GeneratorExp, frame: Frame) -> list[Any]:
         """The layers that a comprehension of unknown length makes: those of one round."""
         found: list[Any] = []
-        inner, events = self._inner(frame), self.events
-        if self.operations is None:
-            self._comprehend(node.generators, inner, lambda f: found.append(self.evaluate(node.elt, f)), once=True)
-        if self.events == events:
-            return []
+        if self.operations is not None or not (self.building or _names_a_class(node.elt)):
+            return []  # A comprehension over data.
+        self._comprehend(
+            node.generators, self._inner(frame), lambda f: found.append(self.evaluate(node.elt, f)), once=True
+        )
         repeated(found)
         return self.made(found) if is_repeated(found) else []
 
@@ -103,3 +103,12 @@ class Comprehensions(Operators):
         if self._comprehend(node.generators, self._inner(frame), produce):
             return table
         return Unknown("a comprehension over something that is not known")
+
+
+def _names_a_class(node: ast.expr) -> bool:
+    """Whether an expression calls something that is spelt as a class is."""
+    callees = (n.func for n in ast.walk(node) if isinstance(n, ast.Call))
+    names = (
+        f.attr if isinstance(f, ast.Attribute) else f.id for f in callees if isinstance(f, (ast.Attribute, ast.Name))
+    )
+    return any(name[:1].isupper() for name in names)

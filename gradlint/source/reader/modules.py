@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import Any
 
 from gradlint.source.reader.externals import Externals
@@ -254,7 +255,7 @@ class Modules(Externals):
         if module.torch == "Sequential":
             value: Any = first
             children = list(module.children.values())
-            for child, after in zip(children, [*children[1:], None], strict=True):
+            for child, after in zip_longest(children, children[1:]):
                 if isinstance(child, Choice) and child.condition is not None and not self.is_there(child, site):
                     continue
                 value = self.call(child, [value], {}, site)

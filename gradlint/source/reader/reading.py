@@ -152,7 +152,7 @@ class _Reading:
         machine = self.machine
         machine.steps, machine.limit = 0, MAX_STEPS
         machine.depth = machine.regions = machine.uncertain = machine.rounds = machine.building = 0
-        machine.writes = []
+        machine.writes, machine.conditions = [], []
         machine.trained = False
         try:
             action()

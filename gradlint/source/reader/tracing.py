@@ -94,7 +94,7 @@ class Tracer:
         machine.steps, machine.limit = 0, MAX_STEPS
         machine.depth = machine.regions = machine.uncertain = machine.rounds = 0
         machine.building = 1
-        machine.writes = []
+        machine.writes, machine.conditions = [], []
         stopped: tuple[Location, str] | None = None
         complete = False
         try:

@@ -164,6 +164,18 @@ def test_layers_of_unknown_number_in_a_sequential_end_in_a_loop():
     assert ops(graph) == ["linear", "tanh", "loop", "linear"]
 
 
+def test_a_sequential_without_layers_hands_its_input_on():
+    (graph,) = graphs_of("""
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.fc, self.shortcut = nn.Linear(8, 8), nn.Sequential()
+            def forward(self, x):
+                return self.fc(x) + self.shortcut(x)
+    """)
+    assert ops(graph) == ["linear", "add"]
+
+
 def test_a_list_made_within_a_loop_is_not_in_doubt_itself():
     (graph,) = graphs_of("""
         class Net(nn.Module):
