@@ -206,12 +206,17 @@ def optimizer_of(name: str, parameters: Any, rate: float) -> torch.optim.Optimiz
     return torch.optim.Adam(parameters, lr=rate)
 
 
-def best_accuracy(net: nn.Module, name: str, rate: float, x: Tensor, y: Tensor, seed: int) -> float:
-    """Train on fresh batches; the highest accuracy on the training set at any check. Stops where it has trained."""
+def best_accuracy(
+    net: nn.Module, name: str, rate: float, x: Tensor, y: Tensor, seed: int, steps: int = STEPS
+) -> tuple[float, int]:
+    """Train on fresh batches; the highest accuracy on the training set at any check, and the step of the last check.
+
+    Stops where it has trained.
+    """
     optimizer = optimizer_of(name, net.parameters(), rate)
     draw = torch.Generator().manual_seed(seed)
-    best = 0.0
-    for step in range(1, STEPS + 1):
+    best, step = 0.0, 0
+    for step in range(1, steps + 1):
         chosen = torch.randint(0, len(x), (BATCH,), generator=draw)
         optimizer.zero_grad()
         loss = F.cross_entropy(net(x[chosen]), y[chosen])
@@ -226,7 +231,7 @@ def best_accuracy(net: nn.Module, name: str, rate: float, x: Tensor, y: Tensor, 
                 net.train()
             if best >= TRAINED:
                 break
-    return best
+    return best, step
 
 
 def probed(net: nn.Module, x: Tensor, y: Tensor) -> dict[str, Any]:

@@ -26,18 +26,23 @@ def probe(
     `loss_fn(model(batch))`. `optimizer` is the one you train with, or its name: thresholds depend on it, and from an
     optimizer comes the update-to-weight ratio of its first step. The batch must be on the model's device.
 
+    In a distributed program (torch.distributed initialised) every rank must call this with its part of the batch; all
+    get the report on the whole, in which a rank counts by its samples.
+
     Raises ValueError where the batch and the loss do not fit together, and whatever the model raises.
     """
-    from gradlint.probe.capture import unwrapped
+    from gradlint.probe.calls import unwrapped
     from gradlint.probe.live import trace_call
     from gradlint.probe.measure import measure
+    from gradlint.probe.ranks import Ranks, together
     from gradlint.probe.run import writable
 
     model = unwrapped(model)
     args, kwargs, loss = arguments(batch, loss_fn)
-    graph = trace_call(model, args, kwargs)
+    ranks = Ranks.here()
+    graph = together(lambda: trace_call(model, args, kwargs), ranks)
     name, recipe = _recipe(optimizer)
-    seen = measure(model, args, kwargs, loss, graph, recipe=recipe)
+    seen = measure(model, args, kwargs, loss, graph, recipe=recipe, ranks=ranks)
     measurement: Measurement = writable(
         Measurement(
             kind="baseline",

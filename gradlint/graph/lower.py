@@ -31,7 +31,7 @@ from gradlint.graph.lower_loops import fold_loops
 from gradlint.graph.lower_losses import open_losses
 from gradlint.graph.lower_weights import settle_weights
 from gradlint.graph.model import InitLaw, ModelGraph, Node, Parameter
-from gradlint.graph.naming import clean_path, wrapped_paths
+from gradlint.graph.naming import class_name, clean_path, wrapped_paths
 from gradlint.location import Location
 
 
@@ -80,7 +80,7 @@ def lower(graph: fx.Graph, module: nn.Module, origins: Origins) -> ModelGraph:
     made_at = {clean_path(path, wrapped): place for path, place in origins.constructors.items()}
     nodes = tuple(_node(draft, axes[key], made_at) for key, draft in drafts.items())
     known = replace(origins, laws={**origins.laws, **computed})
-    name = type(module).__name__
+    name = class_name(module)
     return ModelGraph(name, nodes, parameters_of(module, known), class_name=name, loss=loss)
 
 

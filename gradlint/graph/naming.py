@@ -29,6 +29,17 @@ def wrapped_paths(module: nn.Module) -> frozenset[str]:
     return frozenset(path for path, m in module.named_modules() if isinstance(m, WRAPPERS))
 
 
+def is_sharded(module: nn.Module) -> bool:
+    """Whether FSDP2 (`fully_shard`) gathers the module's parameters before it is called."""
+    return callable(getattr(module, "unshard", None)) and callable(getattr(module, "reshard", None))
+
+
+def class_name(module: nn.Module) -> str:
+    """The name of the class that the user wrote; FSDP2 puts one of its own in front."""
+    name = type(module).__name__
+    return name.removeprefix("FSDP") or name if is_sharded(module) else name
+
+
 class Namer:
     """Gives each operation of one run its name.
 
@@ -39,8 +50,9 @@ class Namer:
     def __init__(self, module: nn.Module) -> None:
         wrapped = wrapped_paths(module)
         self.paths = {id(m): clean_path(path, wrapped) for path, m in module.named_modules()}
-        self.classes = {self.paths[id(m)]: type(m).__name__ for m in module.modules()}
+        self.classes = {self.paths[id(m)]: class_name(m) for m in module.modules()}
         self.parameters = {id(p): clean_path(path, wrapped) for path, p in module.named_parameters()}
+        self._known = frozenset(self.parameters.values())
         self.buffers = {id(b): clean_path(path, wrapped) for path, b in module.named_buffers()}
         self._taken = frozenset(self.paths.values())
         self._calls: Counter[str] = Counter()
@@ -56,6 +68,11 @@ class Namer:
     def parameter(self, tensor: torch.Tensor) -> str | None:
         """The name of a parameter, or None for any other tensor."""
         return self.parameters.get(id(tensor))
+
+    def held_by(self, path: str, own: str) -> str | None:
+        """The name of a module's own parameter by the module's path: FSDP2 puts gathered tensors in its place."""
+        name = f"{path}.{own}" if path else own
+        return name if name in self._known else None
 
     def restart(self) -> None:
         """Begin a new run."""

@@ -99,6 +99,13 @@ class Recorder(OperationWalk):
     def _free(self, name: str) -> str:
         return name if name not in self.namer.classes else f"{name} (input)"
 
+    def passed_on(self, given: Any, received: Any) -> None:
+        """What comes out of an engine's hooks has the producer of what went in."""
+        for before, after in zip(tensors_in(given), tensors_in(received), strict=False):
+            node = before.__dict__.get(TAG)
+            if node is not None and after is not before:
+                setattr(after, TAG, node)
+
     # ---- operations -----------------------------------------------------------------------------------------
 
     def operation(self, call: OperationCall, run: Callable[..., Any]) -> Any:

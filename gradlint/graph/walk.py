@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from gradlint.graph.kinds import (
     parameter_arguments,
     role,
 )
-from gradlint.graph.naming import Namer
+from gradlint.graph.naming import Namer, class_name, is_sharded
 from gradlint.graph.trace_custom import Faithful, plain_forward
 from gradlint.location import Location
 
@@ -93,6 +94,9 @@ class OperationWalk(TorchFunctionMode):
         """Answer a question for a tensor's value (`bool(x)`, `x.item()`)."""
         return func(*args, **kwargs)
 
+    def passed_on(self, given: Any, received: Any) -> None:
+        """An engine's hooks made `received` of the arguments, or of the output, of a module that were `given`."""
+
     # ---- the context ----------------------------------------------------------------------------------------
 
     def __enter__(self) -> OperationWalk:
@@ -145,7 +149,8 @@ class OperationWalk(TorchFunctionMode):
         kind = module_kind(module)
         path = self.namer.path(module, self._paths[-1] if self._paths else "")
         if kind is None:
-            return self._entered(lambda *a, **k: original(module, *a, **k), module, args, kwargs)
+            whole = self._sharded(original, module) if is_sharded(module) else partial(original, module)
+            return self._entered(whole, module, args, kwargs)
         call = OperationCall(
             self.namer.module_call(path),
             kind.kind,
@@ -156,8 +161,8 @@ class OperationWalk(TorchFunctionMode):
             attributes=dict(kind.attributes),
             module=module,
             path=path,
-            class_name=type(module).__name__,
-            parameters=self._parameters_of(module),
+            class_name=class_name(module),
+            parameters=self._parameters_of(module, path),
             location=user_location(self.root, 2) if self.locate else None,
             inplace=bool(getattr(module, "inplace", False)),
         )
@@ -175,10 +180,42 @@ class OperationWalk(TorchFunctionMode):
             self._stack.pop()
             self._paths.pop()
 
-    def _parameters_of(self, module: nn.Module) -> dict[str, str]:
+    def _sharded(self, original: Callable[..., Any], module: nn.Module) -> Callable[..., Any]:
+        """The call of a module that FSDP2 manages: what its hooks do to gather parameters is none of the model's."""
+        forward = module.forward
+
+        given: list[Any] = []
+
+        def own(*args: Any, **kwargs: Any) -> Any:
+            self.passed_on(given.pop(), (args, kwargs))
+            self._inside -= 1
+            try:
+                given.append(forward(*args, **kwargs))
+            finally:
+                self._inside += 1
+            return given[-1]
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            given.append((args, kwargs))
+            held = module.__dict__.get("forward")
+            module.__dict__["forward"] = own
+            self._inside += 1
+            try:
+                output = original(module, *args, **kwargs)
+                self.passed_on(given.pop(), output)
+            finally:
+                self._inside -= 1
+                module.__dict__.pop("forward")
+                if held is not None:
+                    module.__dict__["forward"] = held
+            return output
+
+        return run
+
+    def _parameters_of(self, module: nn.Module, path: str) -> dict[str, str]:
         found: dict[str, str] = {}
         for own, parameter in module.named_parameters(remove_duplicate=False):
-            name = self.namer.parameter(parameter)
+            name = self.namer.parameter(parameter) or self.namer.held_by(path, own)
             if name is not None:
                 found.setdefault(role(own), name)
         return found
@@ -214,7 +251,7 @@ class OperationWalk(TorchFunctionMode):
             kwargs,
             attributes=dict(kind.attributes),
             path=self._paths[-1],
-            class_name=type(self._stack[-1]).__name__,
+            class_name=class_name(self._stack[-1]),
             parameters=parameters,
             location=user_location(self.root, 3) if self.locate else None,
             inplace=(name.endswith("_") and not name.endswith("__"))
@@ -289,7 +326,7 @@ class OperationWalk(TorchFunctionMode):
             args,
             kwargs,
             path=self._paths[-1],
-            class_name=type(self._stack[-1]).__name__,
+            class_name=class_name(self._stack[-1]),
             location=user_location(self.root, 3) if self.locate else None,
         )
         return self._run(call, original)

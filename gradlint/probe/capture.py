@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import weakref
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -17,52 +18,32 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
+from gradlint.graph.frames import user_location
 from gradlint.graph.model import ModelGraph
-from gradlint.graph.record import output_tensors
+from gradlint.graph.naming import class_name
+from gradlint.location import Location
+from gradlint.probe.calls import Calls, RootCall, Tracer, unwrapped
 from gradlint.probe.experiment import Measurement
-from gradlint.probe.measure import Pass, measure
+from gradlint.probe.measure import Pass, batch_samples
+from gradlint.probe.merging import merged_loss
+from gradlint.probe.norms import norms, quick, read, stored
+from gradlint.probe.ranks import Ranks, together
 from gradlint.probe.real import Watched
 from gradlint.probe.run import one_line, writable
-from gradlint.probe.state import generators, restore
-from gradlint.probe.statistics import BUDGET
 from gradlint.worker.wire import encode
-
-MOST_CALLS = 8
-"""Calls of a model before one step whose inputs are kept (a rollout makes hundreds)."""
-
-Tracer = Callable[[nn.Module, tuple[Any, ...], Mapping[str, Any]], ModelGraph]
-
-
-@dataclass
-class RootCall:
-    """One outermost call of a model: its inputs, the random numbers before it and ∂loss/∂output after backward."""
-
-    module: nn.Module
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    random: dict[str, Any]
-    gradients: dict[int, Tensor] = field(default_factory=dict)
-
-    def note(self, index: int, gradient: Tensor) -> None:
-        """Add to the gradient of the output's tensor of that index."""
-        known = self.gradients.get(index)
-        self.gradients[index] = gradient.detach() if known is None else known + gradient.detach()
-
-    def loss(self, output: Any, scale: float) -> Tensor:
-        """Σ output·∂loss/∂output: linear, with the very gradient that the script's loss had on this batch."""
-        outputs = list(output_tensors(output))
-        parts = [(outputs[i] * g.to(outputs[i].dtype)).sum() for i, g in self.gradients.items() if i < len(outputs)]
-        total: Tensor = torch.stack([p.float() for p in parts]).sum() / scale
-        return total
 
 
 @dataclass
 class _Steps:
-    """What is known of one optimizer; `order` counts optimizers by their first step."""
+    """What is known of one optimizer; `order` counts optimizers by their first step.
+
+    `broken` names the first operation whose output or gradient was not finite at some step.
+    """
 
     order: int
     taken: int = 0
     measured: bool = False
+    broken: str | None = None
 
 
 class Capture:
@@ -82,14 +63,14 @@ class Capture:
         self.done = done
         self.learning_rate: float | None = None
         self.wanted: tuple[str, int, int] | None = None
-        self._calls: list[RootCall] = []
-        self._count: dict[int, int] = {}
-        self._depth = 0
+        self._calls = Calls()
         self._backward_depth = 0
         self._busy = False
         self._loss: Tensor | None = None
         self._scale = 1.0
-        self._norms: dict[int, Tensor] = {}
+        self._loss_at: Location | None = None
+        self._samples = 1
+        self._norms: dict[int, tuple[Tensor, Tensor]] = {}
         self._clipped: set[int] = set()
         self._known: weakref.WeakSet[Optimizer] = weakref.WeakSet()
         self._state: dict[int, _Steps] = {}
@@ -131,26 +112,9 @@ class Capture:
     def _module_call(
         self, original: Callable[..., Any], module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        if self._busy or self._depth or self._backward_depth or not torch.is_grad_enabled():
+        if self._busy or self._backward_depth:
             return original(module, *args, **kwargs)
-        self._depth += 1
-        try:
-            key = id(module)
-            own = any(p.requires_grad for p in module.parameters())
-            kept = own and sum(c.module is module for c in self._calls) < MOST_CALLS
-            before = generators() if kept else {}
-            output = original(module, *args, **kwargs)
-        finally:
-            self._depth -= 1
-        if own:
-            self._count[key] = self._count.get(key, 0) + 1
-        if kept:
-            root = RootCall(module, detached(args), detached(kwargs), before)
-            for index, tensor in enumerate(output_tensors(output)):
-                if tensor.requires_grad:
-                    tensor.register_hook(partial(root.note, index))
-            self._calls.append(root)
-        return output
+        return self._calls.make(original, module, args, kwargs)
 
     def _backward(
         self, original: Callable[..., Any], loss: Tensor | None, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -164,10 +128,10 @@ class Capture:
             self._backward_depth -= 1
         if loss is not None and loss.numel() == 1:
             self._loss = loss.detach()
-        modules = {id(c.module): c.module for c in self._calls}
-        parameters = [p for m in modules.values() for p in m.parameters() if p.grad is not None]
-        with torch.no_grad():
-            self._norms |= {id(p): torch.linalg.vector_norm(p.grad.float()) for p in parameters if p.grad is not None}
+            self._loss_at = self._loss_at or user_location(depth=2)
+        modules = {id(c.module): c.module for c in self._calls.seen}
+        parameters = {id(p): p for m in modules.values() for p in m.parameters() if p.grad is not None}
+        self._norms |= {key: (p, quick(stored(p.grad))) for key, p in parameters.items() if p.grad is not None}
         return result
 
     def _watch_scaler(self) -> None:
@@ -217,28 +181,27 @@ class Capture:
             # LBFGS has no gradient before it asks for one.
             with torch.enable_grad():
                 closure()
-        if state.measured:
+        if state.measured and (state.broken or not self._broken(optimizer)):
             return
-        state.measured = True
         self._busy = True
         try:
-            self._measure(optimizer)
+            self._measure(optimizer, state)
         except Exception as error:
-            self.emit({"type": "failed", "reason": one_line(error)})
+            if not state.measured:
+                self.emit({"type": "failed", "reason": one_line(error)})
         finally:
             self._busy = False
+            state.measured = True
 
     def _after_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._busy:
             return
-        mine = {id(p) for p in held(optimizer)}
+        mine = frozenset(id(p) for p in held(optimizer))
         if not self._watches(optimizer):
             self._forget(mine)
             return
         state = self._state.setdefault(id(optimizer), _Steps(len(self._state)))
-        norms = [n for key, n in self._norms.items() if key in mine]
-        total = float(torch.linalg.vector_norm(torch.stack([n.cpu() for n in norms]))) / self._scale if norms else None
-        loss = float(self._loss) / self._scale if self._loss is not None else None
+        loss, total = self._of_step(mine)
         if self._pending is not None:
             self._finish(optimizer)
         self.emit(
@@ -248,6 +211,7 @@ class Capture:
                 "loss": writable(loss),
                 "norm": writable(total),
                 "clipped": bool(mine & self._clipped),
+                "nonfinite": state.broken,
             }
         )
         state.taken += 1
@@ -256,43 +220,75 @@ class Capture:
         if len(stepping) == len(self._known) and all(self._state[id(o)].taken >= self.steps for o in stepping):
             self.done()
 
+    def _of_step(self, mine: frozenset[int]) -> tuple[float | None, float | None]:
+        """The loss of the step and the norm of its gradient before clipping, over all ranks."""
+        ranks = Ranks.here()
+        kept = [(p, norm) for key, (p, norm) in self._norms.items() if key in mine]
+        loss = float(self._loss) / self._scale if self._loss is not None else None
+        found = read([norm for _, norm in kept])
+        if ranks is None:
+            return loss, math.hypot(*found) / self._scale if kept else None
+        square = sum(ranks.share(p) * norm * norm for (p, _), norm in zip(kept, found, strict=True))
+        parts = ranks.gather([loss, square if kept else None, self._samples])
+        losses = [(part[0], part[2]) for part in parts if part[0] is not None]
+        squares = [part[1] for part in parts if part[1] is not None]
+        return (
+            merged_loss(*zip(*losses, strict=True)) if losses else None,
+            math.sqrt(sum(squares)) / self._scale if squares else None,
+        )
+
+    def _broken(self, optimizer: Optimizer) -> bool:
+        """Whether the loss, or the gradient that this optimizer is about to step by, is not finite."""
+        mine = {id(p) for p in held(optimizer)}
+        values = [norm for key, (_, norm) in self._norms.items() if key in mine]
+        numbers = read([*values, *([self._loss.float()] if self._loss is not None else [])])
+        mine_broken = not all(map(math.isfinite, numbers))
+        ranks = Ranks.here()
+        return mine_broken if ranks is None else any(ranks.gather(mine_broken))
+
     def _watches(self, optimizer: Optimizer) -> bool:
         return self.wanted is None or optimizer in self._known
 
-    def _forget(self, mine: set[int]) -> None:
+    def _forget(self, mine: frozenset[int]) -> None:
         """Let go of what led to the step of the optimizer with these parameters.
 
         A generator's call may lie before the discriminator's step: its own optimizer has yet to come.
         """
-        self._calls = [c for c in self._calls if not any(id(p) in mine for p in c.module.parameters())]
-        self._count = {key: n for key, n in self._count.items() if any(id(c.module) == key for c in self._calls)}
+        self._calls.forget(mine)
         self._clipped -= mine
-        self._norms = {key: n for key, n in self._norms.items() if key not in mine}
+        self._norms = {key: found for key, found in self._norms.items() if key not in mine}
 
-    def _measure(self, optimizer: Optimizer) -> None:
-        mine = {id(p) for p in held(optimizer)}
-        owners = [c for c in self._calls if c.gradients and any(id(p) in mine for p in c.module.parameters())]
-        if not owners:
-            raise RuntimeError("no call of a model was seen before the optimizer's first step")
-        call = max(owners, key=lambda c: sum(p.numel() for p in c.module.parameters() if id(p) in mine))
+    def _measure(self, optimizer: Optimizer, state: _Steps) -> None:
+        """Measure the call that led to this step: at the first one, and where something is not finite."""
+        ranks = Ranks.here()
+        mine = frozenset(id(p) for p in held(optimizer))
+        call = together(partial(self._call_of, mine), ranks)
+        self._samples = batch_samples(call.args, call.kwargs)
+        graph, seen = call.measured(self.trace, self._scale, ranks=ranks)
+        state.broken = seen.first_nonfinite
+        if state.measured:
+            return
+        self._before = {id(p): p.detach().clone() for p in held(optimizer)}
         module = unwrapped(call.module)
-        now = generators()
-        try:
-            graph = self.trace(module, call.args, call.kwargs)
-            restore(call.random)
-            seen = measure(module, call.args, call.kwargs, partial(call.loss, scale=self._scale), graph, budget=BUDGET)
-        finally:
-            restore(now)
-        names = {id(p): p for p in held(optimizer)}
-        self._before = {key: p.detach().clone() for key, p in names.items()}
-        self._pending = self._described(optimizer, module, graph, seen, self._count.get(id(call.module), 1)), module
+        loss, _ = self._of_step(mine)
+        self._pending = self._described(optimizer, module, graph, seen, loss, self._calls.count(call.module)), module
 
-    def _described(self, optimizer: Optimizer, module: nn.Module, graph: ModelGraph, seen: Pass, calls: int) -> Watched:
+    def _call_of(self, mine: frozenset[int]) -> RootCall:
+        call = self._calls.of(mine)
+        if call is None:
+            raise RuntimeError("no call of a model was seen before the optimizer's first step")
+        return call
+
+    def _described(
+        self, optimizer: Optimizer, module: nn.Module, graph: ModelGraph, seen: Pass, loss: float | None, calls: int
+    ) -> Watched:
         notes = list(seen.notes)
         if calls > 1:
             notes.append(f"the model was called {calls} times before the step, the largest call is shown")
+        ranks = Ranks.here()
+        if ranks is not None:
+            notes.append(f"measured by {ranks.count} ranks, {seen.samples} samples in all")
         device = next((p.device.type for p in module.parameters()), "cpu")
-        loss = float(self._loss) / self._scale if self._loss is not None else None
         measurement = Measurement(
             kind="baseline",
             layers=seen.layers,
@@ -309,12 +305,14 @@ class Capture:
         return Watched(
             graph=graph,
             measurement=measurement,
-            model=type(module).__name__,
+            model=class_name(module),
             optimizer=type(optimizer).__name__,
             learning_rates=tuple(float(g["lr"]) for g in optimizer.param_groups if "lr" in g),
             momentum=float(momentum) if isinstance(momentum, (int, float)) else 0.0,
             weight_decay=float(group.get("weight_decay", 0.0) or 0.0),
             calls=calls,
+            loss_at=self._loss_at,
+            samples=seen.samples,
         )
 
     def _finish(self, optimizer: Optimizer) -> None:
@@ -322,7 +320,7 @@ class Capture:
         assert self._pending is not None
         (watched, module), self._pending = self._pending, None
         parameters = {n: p for n, p in module.named_parameters() if id(p) in self._before}
-        changes = {n: float((p.detach() - self._before[id(p)]).float().norm()) for n, p in parameters.items()}
+        changes = self._changes(parameters)
         self._before = {}
         layers = dict(watched.measurement.layers)
         for node in watched.graph.nodes:
@@ -335,6 +333,16 @@ class Capture:
         complete = replace(watched, measurement=writable(replace(watched.measurement, layers=layers)))
         key = self._state[id(optimizer)].order
         self.emit({"type": "model", "key": key, "watched": json.loads(encode(complete))})
+
+    def _changes(self, parameters: dict[str, Tensor]) -> dict[str, float]:
+        """How far the step has moved each parameter, by name; over all shards of one that is distributed."""
+        moved = norms([stored(p) - stored(self._before[id(p)]) for p in parameters.values()])
+        ranks = Ranks.here()
+        if ranks is None:
+            return dict(zip(parameters, moved, strict=True))
+        squares = [ranks.share(p) * norm * norm for p, norm in zip(parameters.values(), moved, strict=True)]
+        rows = zip(*ranks.gather(squares), strict=True)
+        return {name: math.sqrt(sum(row)) for name, row in zip(parameters, rows, strict=True)}
 
 
 def built_at(path: str, first: int, last: int) -> bool:
@@ -359,29 +367,3 @@ def _same(one: Path, other: Path) -> bool:
 def held(optimizer: Optimizer) -> Sequence[Tensor]:
     """All parameters of an optimizer."""
     return [p for group in optimizer.param_groups for p in group["params"]]
-
-
-def unwrapped(module: nn.Module) -> nn.Module:
-    """The model inside DataParallel, DistributedDataParallel and torch.compile."""
-    while True:
-        inner = module.__dict__.get("_modules", {})
-        following = inner.get("_orig_mod")
-        if following is None and isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            following = inner.get("module")
-        if following is None:
-            return module
-        module = following
-
-
-def detached(value: Any) -> Any:
-    """The same arguments cut off from the graph that made them."""
-    match value:
-        case Tensor():
-            return value.detach()
-        case tuple() if hasattr(value, "_fields"):
-            return type(value)(*(detached(v) for v in value))
-        case list() | tuple():
-            return type(value)(detached(v) for v in value)
-        case dict():
-            return {k: detached(v) for k, v in value.items()}
-    return value

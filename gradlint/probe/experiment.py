@@ -96,7 +96,8 @@ class Measurement:
     curve of `step`/`clip` (also of `add_skips`, where the script's rate is known), `plain_losses` that of plain
     SGD at lr/(1−β) where the optimizer has momentum β; `gradient_norms` the total gradient norm before each step,
     or of each seed's pass. `first_nonfinite`
-    names the node that made the first NaN or Inf. `hidden_state_gradients` (unroll) are ‖∂L/∂h_t‖ for
+    names the node that made the first NaN or Inf ("loss": the loss itself), `nonfinite_step` the optimizer step
+    before which it did, where several were watched. `hidden_state_gradients` (unroll) are ‖∂L/∂h_t‖ for
     t = 1…T; `spectral_norm` that of W_hh. `error` says why it could not be done; then all else is empty.
     """
 
@@ -110,6 +111,7 @@ class Measurement:
     plain_losses: tuple[float, ...] = ()
     gradient_norms: tuple[float, ...] = ()
     first_nonfinite: str | None = None
+    nonfinite_step: int | None = None
     hidden_state_gradients: tuple[float, ...] = ()
     spectral_norm: float | None = None
     curvature: float | None = None

@@ -17,6 +17,7 @@ from gradlint.graph.model import InitLaw, ModelGraph
 from gradlint.graph.record import Recorder
 from gradlint.graph.walk import tensors_in
 from gradlint.location import Location
+from gradlint.probe.ranks import distributed
 from gradlint.probe.state import preserved
 
 
@@ -65,7 +66,7 @@ def trace_call(
 def present_laws(module: nn.Module) -> dict[str, InitLaw]:
     """Mean and std of each parameter as it is now, brought to the host in one transfer for each device."""
     named = [(n, p.detach()) for n, p in module.named_parameters() if p.numel() and p.is_floating_point()]
-    usable = [(n, p) for n, p in named if p.device.type != "meta" and not p.is_sparse and not hasattr(p, "full_tensor")]
+    usable = [(n, p) for n, p in named if p.device.type != "meta" and not p.is_sparse]
     of_device: dict[torch.device, list[tuple[str, torch.Tensor]]] = {}
     for name, p in usable:
         of_device.setdefault(p.device, []).append((name, p))
@@ -79,7 +80,12 @@ def present_laws(module: nn.Module) -> dict[str, InitLaw]:
 
 def _moments(parameter: torch.Tensor) -> torch.Tensor:
     values = parameter.float()
-    return torch.stack([values.mean(), values.std(correction=0)])
+    mean = values.mean()
+    if not distributed(parameter):
+        return torch.stack([mean, values.std(correction=0)])
+    # A sum over all processes that hold a shard, in which each must take part.
+    std = (values - mean).square().mean().sqrt()
+    return torch.stack([moment.full_tensor() for moment in (mean, std)])
 
 
 def _law(parameter: torch.Tensor, mean: float, std: float) -> InitLaw:

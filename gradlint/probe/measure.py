@@ -5,22 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gradlint.graph.model import WEIGHTED, ModelGraph, Node
-from gradlint.graph.walk import OperationCall, OperationWalk
+from gradlint.graph.walk import OperationCall, OperationWalk, tensors_in
 from gradlint.probe.experiment import LayerMeasurement
-from gradlint.probe.histogram import shares_by_decade
 from gradlint.probe.loss import first_tensor
-from gradlint.probe.replay import Recipe, UnknownOptimizerError, update_norms
+from gradlint.probe.merging import merged_dead, merged_loss, merged_moments
+from gradlint.probe.ranks import Ranks, distributed
+from gradlint.probe.replay import Recipe
 from gradlint.probe.rewrite import Rewrite, replace_first
 from gradlint.probe.state import preserved
-from gradlint.probe.statistics import Ledger, Moments, flat_part, precise
-from gradlint.probe.targets import fed_activation, parameters_of, weights_of
+from gradlint.probe.statistics import Ledger, Moments, flat_part
+from gradlint.probe.targets import fed_activation
+from gradlint.probe.weights import Weights, in_order
 
 ZEROING = frozenset({"relu", "relu6"})
 """Activations whose output is exactly 0 on their flat side, so that a dead unit can be told."""
@@ -33,7 +35,7 @@ BACKWARD = "∂ "
 
 @dataclass(frozen=True)
 class Pass:
-    """What one pass saw: layers by node name, and ‖∂L/∂h‖ of every node that a gradient reached."""
+    """What one pass saw: layers by node name, ‖∂L/∂h‖ of every node that a gradient reached, how many samples."""
 
     layers: dict[str, LayerMeasurement]
     gradients: dict[str, float]
@@ -41,6 +43,7 @@ class Pass:
     total_norm: float
     first_nonfinite: str | None
     notes: tuple[str, ...] = ()
+    samples: int = 1
 
 
 class MeasuringWalk(OperationWalk):
@@ -67,7 +70,8 @@ class MeasuringWalk(OperationWalk):
 
             output = self.rewrite(call.name, node, (call.args, call.kwargs), changed)
         if node is not None and self.ledger is not None and node.kind not in UNSEEN:
-            observe(self.ledger, node, output)
+            with torch._C.DisableTorchFunction():
+                observe(self.ledger, node, output)
         return output
 
 
@@ -107,25 +111,50 @@ def measure(
     rewrite: Rewrite | None = None,
     budget: int | None = None,
     autocast: torch.dtype | None = None,
+    ranks: Ranks | None = None,
 ) -> Pass:
     """Run `loss(module(*args, **kwargs))` forward and backward once, and leave the module as it was.
 
     `graph` is the module's own trace: its node names say where a number belongs. `recipe` is the optimizer whose
     first step gives the update ratios. `budget` limits how many elements of a tensor are looked at (None: all).
-    `autocast` is the dtype of the script's autocast. Raises whatever the model or the loss raises.
+    `autocast` is the dtype of the script's. With `ranks`, all of which must call this, each measures its part of the
+    batch and all return the numbers of the whole. Raises whatever the model or the loss raises, RankError for what
+    another rank's did.
     """
     ledger = Ledger(budget)
+    samples = batch_samples(args, kwargs)
+    counts = [samples] if ranks is None else ranks.gather(samples)
+    failure: Exception | None = None
+    value, gradients = math.nan, []
     with preserved(module), torch.enable_grad():
-        device = next((p.device for p in module.parameters()), torch.device("cpu"))
-        with MeasuringWalk(module, graph, ledger, rewrite), casting(device, autocast):
-            output = module(*args, **kwargs)
-        value = loss(output)
-        del output
+        # Before the pass: FSDP2 leaves gathered tensors in their place until it is over.
         trained = [p for p in module.parameters() if p.requires_grad]
-        gradients = gradients_of(value, trained)
-        weights = Weights.read(module, {id(p): g for p, g in zip(trained, gradients, strict=True)}, recipe)
+        try:
+            device = next((p.device for p in module.parameters()), torch.device("cpu"))
+            with MeasuringWalk(module, graph, ledger, rewrite), casting(device, autocast):
+                output = module(*args, **kwargs)
+            whole = loss(output)
+            del output
+            value = float(whole.detach())
+            gradients = gradients_of(whole * (samples * len(counts) / sum(counts)) if ranks else whole, trained)
+            del whole
+        except Exception as error:
+            if ranks is None:
+                raise
+            failure = error
+        if ranks is not None:
+            ranks.agree(failure)
+            gradients = ranks.average(gradients, trained)
+        weights = Weights.read(module, in_order(trained, gradients), recipe, budget, ranks)
         del gradients
-        seen, dead = ledger.read()
+        readings = ledger.read()
+        seen, dead = readings.moments, readings.dead() if ranks is None else {}
+    if ranks is not None:
+        flags = {key: "".join("1" if f else "0" for f in t.tolist()) for key, t in readings.silent.items()}
+        parts = ranks.gather([value, seen, flags])
+        value = merged_loss([p[0] for p in parts], counts)
+        seen = merged_moments([p[1] for p in parts], BACKWARD)
+        dead = merged_dead([p[2] for p in parts])
     layers = {
         node.name: _layer(node, seen[node.name], seen.get(BACKWARD + node.name), dead.get(node.name), weights)
         for node in graph.nodes
@@ -136,11 +165,17 @@ def measure(
     return Pass(
         layers=layers,
         gradients=reached,
-        loss=float(value.detach()),
-        total_norm=math.hypot(*weights.gradient.values()),
-        first_nonfinite=first_nonfinite(graph, layers),
+        loss=value,
+        total_norm=weights.total(),
+        first_nonfinite=first_nonfinite(graph, layers, value),
         notes=weights.notes,
+        samples=sum(counts),
     )
+
+
+def batch_samples(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
+    """How many samples a batch holds: the first size of its first tensor that has one."""
+    return next((t.shape[0] for t in tensors_in((tuple(args), dict(kwargs))) if t.dim() and t.shape[0]), 1)
 
 
 def casting(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[Any]:
@@ -152,81 +187,18 @@ def gradients_of(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor | No
     """∂loss/∂p for each parameter, None where the loss does not depend on it.
 
     Not by `loss.backward()`, which would run the user's hooks on accumulated gradients, an optimizer step among
-    them; re-entrant checkpointing alone works no other way.
+    them; re-entrant checkpointing and engines that shard parameters (FSDP2) alone work no other way.
     """
     if not parameters or not loss.requires_grad:
         return [None] * len(parameters)
-    try:
-        return list(torch.autograd.grad(loss, parameters, allow_unused=True))
-    except RuntimeError as error:
-        if "checkpoint" not in str(error).lower():
-            raise
+    if not any(distributed(p) for p in parameters):
+        try:
+            return list(torch.autograd.grad(loss, parameters, allow_unused=True))
+        except RuntimeError as error:
+            if "checkpoint" not in str(error).lower():
+                raise
     loss.backward()
     return [p.grad for p in parameters]
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Norms by the identity of a parameter: of its gradient, of itself, and of its first optimizer step."""
-
-    table: dict[str, nn.Parameter]
-    gradient: dict[int, float]
-    size: dict[int, float]
-    update: dict[int, float]
-    notes: tuple[str, ...] = ()
-    histogram: dict[int, tuple[float, ...]] = field(default_factory=dict)
-    gradient_histogram: dict[int, tuple[float, ...]] = field(default_factory=dict)
-
-    @classmethod
-    def read(cls, module: nn.Module, gradients: Mapping[int, Tensor | None], recipe: Recipe | None) -> Weights:
-        """Norms of a module's parameters, whose gradients are given by identity; one synchronisation for all."""
-        parameters = {id(p): p for p in module.parameters() if p.device.type != "meta"}
-        reached = {key: g for key, g in gradients.items() if g is not None}
-        notes: tuple[str, ...] = ()
-        updates: dict[int, Tensor] = {}
-        if recipe is not None:
-            try:
-                updates = update_norms(((parameters[key], g) for key, g in reached.items()), recipe)
-            except (UnknownOptimizerError, TypeError, ValueError, RuntimeError) as error:
-                notes = (f"no update ratio: {error}".splitlines()[0],)
-        norms = [_norm(g) for g in reached.values()]
-        values = iter(_read([*norms, *(_norm(p.detach()) for p in parameters.values()), *updates.values()]))
-        return cls(
-            table=parameters_of(module),
-            gradient={key: next(values) for key in reached},
-            size={key: next(values) for key in parameters},
-            update={key: next(values) for key in updates},
-            notes=notes,
-            histogram=shares_by_decade(parameters),
-            gradient_histogram=shares_by_decade(reached),
-        )
-
-    def shares(self, node: Node, histograms: Mapping[int, tuple[float, ...]]) -> tuple[float, ...]:
-        """The histogram of a node's largest weight; empty if none is known."""
-        found = [(p.numel(), histograms[id(p)]) for _, p in weights_of(node, self.table) if id(p) in histograms]
-        return max(found)[1] if found else ()
-
-    def of(self, node: Node, norms: Mapping[int, float]) -> float | None:
-        """The joint norm over a node's weights (not its biases); None if none of them is known."""
-        found = [norms[id(p)] for _, p in weights_of(node, self.table) if id(p) in norms]
-        return math.hypot(*found) if found else None
-
-
-def _norm(tensor: Tensor) -> Tensor:
-    if hasattr(tensor, "full_tensor"):
-        tensor = tensor.full_tensor()
-    if tensor.is_sparse:
-        tensor = tensor.coalesce().values()
-    return torch.linalg.vector_norm(tensor, dtype=precise(tensor.device))
-
-
-def _read(scalars: list[Tensor]) -> list[float]:
-    if not scalars:
-        return []
-    devices = {s.device for s in scalars}
-    together = torch.stack(scalars) if len(devices) == 1 else torch.stack([s.cpu() for s in scalars])
-    values: list[float] = together.tolist()
-    return values
 
 
 def _layer(
@@ -259,12 +231,21 @@ def share_activations(graph: ModelGraph, layers: dict[str, LayerMeasurement]) ->
             layers[node.name] = replace(layers[node.name], saturated=seen.saturated, dead=seen.dead)
 
 
-def first_nonfinite(graph: ModelGraph, layers: Mapping[str, LayerMeasurement]) -> str | None:
-    """The first operation whose output is not finite, else the first in backward order whose gradient is not."""
+LOSS = "loss"
+"""What `first_nonfinite` says where all of the model is finite and its loss is not."""
+
+
+def first_nonfinite(graph: ModelGraph, layers: Mapping[str, LayerMeasurement], loss: float) -> str | None:
+    """The first operation whose output is not finite, the loss, else the first in backward order whose gradient is not.
+
+    A `loss` that is not finite while all outputs are was broken outside of the model.
+    """
     order = [layers[node.name] for node in graph.nodes if node.name in layers]
     for layer in order:
         if layer.activation_mean is not None and not math.isfinite(layer.activation_mean):
             return layer.name
+    if not math.isfinite(loss):
+        return LOSS
     for layer in reversed(order):
         if layer.gradient is not None and not math.isfinite(layer.gradient):
             return layer.name

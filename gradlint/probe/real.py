@@ -9,13 +9,15 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from gradlint.graph.model import ModelGraph
+from gradlint.location import Location
 from gradlint.probe.experiment import Measurement
 from gradlint.probe.judging import classify_losses
 from gradlint.worker.wire import decode, encode
@@ -52,7 +54,8 @@ class Watched:
     `measurement` is the baseline on the script's batch (`batch` "real"), with the curve over the steps in `losses`
     and `gradient_norms` (before any clipping). `optimizer` is the class name, `learning_rates` those of its groups.
     `clipped` is True where the script clipped the gradient before the step; `calls` how often the model was called
-    for one step. `curve` says in a word how the losses went (see `classify_losses`).
+    for one step. `curve` says in a word how the losses went (see `classify_losses`). `loss_at` is the line that called
+    backward, `samples` how many samples the batch holds, over all ranks.
     """
 
     graph: ModelGraph
@@ -65,6 +68,8 @@ class Watched:
     clipped: bool = False
     calls: int = 1
     curve: str = "too short"
+    loss_at: Location | None = None
+    samples: int = 0
 
 
 @dataclass(frozen=True)
@@ -153,14 +158,29 @@ def _execute(command: list[str], log: Path, cwd: str | Path, seconds: float) -> 
         except OSError as error:
             return f"the script could not be started: {error.strerror or error}"
         try:
-            code = process.wait(timeout=seconds)
+            with _ended_softly():
+                code = process.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
-            _end(process)
             return f"no more than this was seen within {seconds:.0f} s"
-        _end(process)
+        finally:
+            # Whatever ends the wait, an interrupt too: nothing of the script goes on behind the user's back.
+            _end(process)
     if code == 0:
         return None
     return f"the script was ended by signal {-code}" if code < 0 else f"the script ended with status {code}"
+
+
+@contextlib.contextmanager
+def _ended_softly() -> Iterator[None]:
+    """Let a request to end (a launcher stops its ranks by SIGTERM) unwind the stack, as an interrupt does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -202,12 +222,14 @@ def _watched(key: int, lines: _Lines, steps: int) -> Watched:
     taken = lines.steps.get(key, [])[:steps]
     losses = tuple(float(s["loss"]) for s in taken if s.get("loss") is not None)
     norms = tuple(float(s["norm"]) for s in taken if s.get("norm") is not None)
-    nonfinite = next((s["nonfinite"] for s in taken if s.get("nonfinite")), None)
+    broken = next((i for i, s in enumerate(taken, 1) if s.get("nonfinite")), None)
+    nonfinite = taken[broken - 1]["nonfinite"] if broken else None
     measurement = replace(
         watched.measurement,
         losses=losses,
         gradient_norms=norms or watched.measurement.gradient_norms,
         first_nonfinite=watched.measurement.first_nonfinite or nonfinite,
+        nonfinite_step=broken,
     )
     return replace(
         watched,

@@ -11,8 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradlint.probe.statistics import precise
-
 
 class UnknownOptimizerError(ValueError):
     """torch.optim has no optimizer of that name, or it needs more than a gradient; the message is one line."""
@@ -42,13 +40,21 @@ class Recipe:
         return kind(list(parameters), **given)
 
     @property
+    def algorithm(self) -> str | None:
+        """The class in torch.optim that takes these steps, None where there is none."""
+        try:
+            return _optimizer(self.name).__name__
+        except UnknownOptimizerError:
+            return None
+
+    @property
     def plain(self) -> Recipe:
         """Plain SGD at lr/(1−β), the rate that SGD with momentum β comes to in the long run."""
         rate = self.learning_rate if self.learning_rate is not None else 1e-3
         return Recipe("SGD", rate / (1 - self.momentum), 0.0, self.weight_decay)
 
 
-def _optimizer(name: str) -> Callable[..., torch.optim.Optimizer]:
+def _optimizer(name: str) -> type[torch.optim.Optimizer]:
     # Quantised and paged variants take the steps of the algorithm they are a variant of.
     wanted = name.lower().removeprefix("fused").removeprefix("paged").removesuffix("8bit").removesuffix("32bit")
     for attribute in sorted(vars(torch.optim)):
@@ -108,20 +114,3 @@ def total_norm(parameters: Iterable[Tensor]) -> float:
     if not norms:
         return 0.0
     return float(torch.linalg.vector_norm(torch.stack([n.float().to(norms[0].device) for n in norms])))
-
-
-def update_norms(parameters: Iterable[tuple[Tensor, Tensor]], recipe: Recipe) -> dict[int, Tensor]:
-    """‖Δw‖ of the first optimizer step by the parameter's identity, as scalars on the device.
-
-    `parameters` are pairs of a parameter and its gradient. Each is stepped alone on a copy, so that no more than one
-    is held twice. Raises UnknownOptimizerError.
-    """
-    norms: dict[int, Tensor] = {}
-    for parameter, gradient in parameters:
-        copy = parameter.detach().clone().requires_grad_()
-        copy.grad = gradient
-        recipe.build([copy]).step()
-        norms[id(parameter)] = torch.linalg.vector_norm(
-            copy.detach() - parameter.detach(), dtype=precise(parameter.device)
-        )
-    return norms

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from gradlint.graph.naming import is_sharded
+
 
 @contextmanager
 def preserved(module: nn.Module, *, parameters: bool = False) -> Iterator[None]:
@@ -30,6 +32,10 @@ def preserved(module: nn.Module, *, parameters: bool = False) -> Iterator[None]:
     try:
         yield
     finally:
+        for m, _, _ in attributes:
+            # FSDP2 may still hold the gathered parameters, and must not believe so once the sharded ones are back.
+            if is_sharded(m):
+                m.reshard()
         for m, saved, tables in attributes:
             m.__dict__.clear()
             m.__dict__.update(saved)

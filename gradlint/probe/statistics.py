@@ -14,14 +14,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-BUDGET = 1 << 16
+from gradlint.probe.norms import CHUNK, SAFE_NORMS, precise, quick, read
+
+BUDGET = 1 << 14
 """Elements up to which a tensor is looked at as a whole where speed matters; of larger ones, about as many."""
-
-CHUNK = 1 << 20
-"""Elements that are turned into float64 at a time, so that full statistics need no second copy of a tensor."""
-
-SAFE_NORMS = (1e-14, 1e15)
-"""Norms that float32 gives to full accuracy: no square that matters vanishes below or overflows above."""
 
 HELD = 1 << 20
 """Sampled elements that are kept before they are reduced."""
@@ -87,6 +83,13 @@ class Moments(NamedTuple):
         factor = norm * norm / self.square if self.square else 0.0
         return self._replace(square=norm * norm, column_square=self.column_square * factor)
 
+    def scaled(self, factor: float) -> Moments:
+        """Those of the tensor times a number; what lay outside a range is not known to do so any more."""
+        square = factor * factor
+        return self._replace(
+            total=self.total * factor, square=self.square * square, column_square=self.column_square * square
+        )
+
     @property
     def distinct(self) -> float | None:
         """1 − c over pairs of different samples at the same position; None for a single sample or all zeros."""
@@ -117,14 +120,14 @@ class Ledger:
         self._held_elements = 0
         self._sums: list[Tensor] = []
         self._of: list[tuple[str, int, int, float]] = []
-        self._dead: list[tuple[str, Tensor]] = []
+        self._silent: list[tuple[str, Tensor]] = []
         self._norms: list[tuple[str, Tensor]] = []
 
     def gradient(self, key: str, tensor: Tensor, batch_axis: int | None = 0) -> None:
         """Note the moments of a gradient under `key`, its norm from all elements: a few may carry most of it."""
         self.moments(key, tensor, batch_axis)
-        if self.budget is not None and tensor.numel() > self.budget and tensor.dtype == torch.float32:
-            self._norms.append((key, torch.linalg.vector_norm(tensor.detach())))
+        if self.budget is not None and tensor.numel() > self.budget:
+            self._norms.append((key, quick(tensor.detach())))
 
     def moments(
         self, key: str, tensor: Tensor, batch_axis: int | None = 0, flat: tuple[float, float] | None = None
@@ -156,7 +159,7 @@ class Ledger:
         axis = feature_axis % tensor.dim() if tensor.dim() else 0
         others = [d for d in range(tensor.dim()) if d != axis]
         highest = tensor.amax(dim=others) if others else tensor
-        self._dead.append((key, (highest == 0).to(torch.float32).mean()))
+        self._silent.append((key, highest == 0))
 
     def _flush(self) -> None:
         groups: dict[tuple[torch.Size, torch.device, torch.dtype], list[_Held]] = {}
@@ -168,22 +171,32 @@ class Ledger:
         self._held.clear()
         self._held_elements = 0
 
-    def read(self) -> tuple[dict[str, Moments], dict[str, float]]:
-        """All moments and all dead shares by key."""
+    def read(self) -> Readings:
+        """All moments and which units are dead, by key."""
         self._flush()
         moments: dict[str, Moments] = {}
         for (key, count, samples, scale), row in zip(self._of, _to_host(self._sums), strict=True):
             total, square, columns, outside = (value * scale for value in row)
             moments[key] = Moments(total, square, columns, outside, count, samples)
-        norms = _to_host([norm.reshape(1) for _, norm in self._norms])
-        for (key, _), (norm,) in zip(self._norms, norms, strict=True):
+        for (key, _), norm in zip(self._norms, read([norm for _, norm in self._norms]), strict=True):
             # Infinite, but small in the sample: an element is infinite, or so large that it might as well be.
             broken = math.isnan(norm) or (math.isinf(norm) and moments[key].norm < SAFE_NORMS[1])
             if broken or SAFE_NORMS[0] < norm < SAFE_NORMS[1]:
                 moments[key] = moments[key].with_norm(norm)
-        shares = _to_host([share.reshape(1) for _, share in self._dead])
-        dead = {key: row[0] for (key, _), row in zip(self._dead, shares, strict=True)}
-        return moments, dead
+        return Readings(moments, dict(self._silent))
+
+
+@dataclass(frozen=True)
+class Readings:
+    """What a ledger holds: moments by key, and for each unit of a rectifier whether it was 0 throughout."""
+
+    moments: dict[str, Moments]
+    silent: dict[str, Tensor]
+
+    def dead(self) -> dict[str, float]:
+        """The share of silent units by key; one transfer for each device."""
+        shares = read([flags.to(torch.float32).mean() for flags in self.silent.values()])
+        return dict(zip(self.silent, shares, strict=True))
 
 
 def _to_host(rows: list[Tensor]) -> list[list[float]]:
@@ -200,11 +213,6 @@ def _to_host(rows: list[Tensor]) -> list[list[float]]:
     return answer
 
 
-def precise(device: torch.device) -> torch.dtype:
-    """float64, in which squares of float32's smallest and largest numbers neither vanish nor overflow."""
-    return torch.float32 if device.type == "mps" else torch.float64
-
-
 def _matrix(tensor: Tensor, batch_axis: int | None) -> Tensor:
     """The tensor as samples × everything else; a view where its memory allows."""
     if tensor.dim() == 0:
@@ -213,6 +221,8 @@ def _matrix(tensor: Tensor, batch_axis: int | None) -> Tensor:
         return tensor.reshape(1, -1)
     if batch_axis % tensor.dim():
         tensor = tensor.movedim(batch_axis, 0)
+    elif tensor.is_contiguous():
+        return tensor.view(tensor.shape[0], -1)
     dense = _dense_columns(tensor)
     if dense is not None:
         return dense

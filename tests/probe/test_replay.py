@@ -12,7 +12,8 @@ from gradlint.graph.model import Loss  # noqa: E402
 from gradlint.probe.curvature import largest_eigenvalue  # noqa: E402
 from gradlint.probe.initialization import UnknownLawError, gain, redraw  # noqa: E402
 from gradlint.probe.loss import OutputError, SyntheticLoss, first_tensor  # noqa: E402
-from gradlint.probe.replay import Recipe, UnknownOptimizerError, replay, update_norms  # noqa: E402
+from gradlint.probe.replay import Recipe, UnknownOptimizerError, replay  # noqa: E402
+from gradlint.probe.update import update_norms  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -58,11 +59,20 @@ def test_plain_sgd_takes_the_long_run_rate_of_momentum():
 def test_update_norm_is_that_of_the_first_step():
     weight = nn.Parameter(torch.full((3, 3), 2.0))
     gradient = torch.full((3, 3), 0.5)
-    (sgd,) = update_norms([(weight, gradient)], Recipe("SGD", 0.1)).values()
-    (adam,) = update_norms([(weight, gradient)], Recipe("Adam", 0.1)).values()
+    (sgd,) = update_norms([(weight, gradient)], Recipe("SGD", 0.1))
+    (adam,) = update_norms([(weight, gradient)], Recipe("Adam", 0.1))
     assert float(sgd) == pytest.approx(0.1 * 0.5 * 3, rel=1e-5)
     assert float(adam) == pytest.approx(0.1 * 3, rel=1e-4)
     assert torch.equal(weight, torch.full((3, 3), 2.0)) and weight.grad is None
+
+
+def test_the_step_of_a_large_parameter_is_told_from_a_sample_where_each_element_moves_alone():
+    torch.manual_seed(0)
+    pair = torch.randn(600, 500) * 0.02, torch.randn(600, 500) * 1e-3
+    for name in ("SGD", "AdamW", "RMSprop", "Adafactor"):
+        recipe = Recipe(name, 0.01, weight_decay=0.1)
+        (whole,), (sampled,) = update_norms([pair], recipe), update_norms([pair], recipe, budget=4096)
+        assert float(sampled) == pytest.approx(float(whole), rel=0.05 if name != "Adafactor" else 1e-6)
 
 
 def test_lanczos_finds_the_largest_eigenvalue_not_the_largest_magnitude():

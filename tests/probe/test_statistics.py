@@ -14,7 +14,7 @@ pytestmark = pytest.mark.torch
 def read(tensor, budget=None, batch_axis=0, flat=None):
     ledger = Ledger(budget)
     ledger.moments("x", tensor, batch_axis, flat)
-    return ledger.read()[0]["x"]
+    return ledger.read().moments["x"]
 
 
 def test_full_moments_are_exact():
@@ -63,7 +63,7 @@ def test_a_gradient_that_a_few_elements_carry_is_not_missed():
         gradient[torch.arange(64), torch.arange(64) * 7] = scale
         ledger = Ledger(budget=4096)
         ledger.gradient("x", gradient)
-        norm = ledger.read()[0]["x"].norm
+        norm = ledger.read().moments["x"].norm
         if scale == 1.0:
             assert norm == pytest.approx(8.0, rel=1e-3)
         else:
@@ -76,7 +76,7 @@ def test_an_overflow_outside_of_the_sample_shows_in_the_norm():
     gradient[3, 12_345] = math.inf
     ledger = Ledger(budget=1024)
     ledger.gradient("x", gradient)
-    assert not math.isfinite(ledger.read()[0]["x"].norm)
+    assert not math.isfinite(ledger.read().moments["x"].norm)
 
 
 def test_sample_is_small_and_independent_of_later_writes():
@@ -106,7 +106,7 @@ def test_dead_units_are_zero_for_every_sample():
     x[:, :3] = 0
     x[0, 5] = 0
     ledger.dead("x", x, 1)
-    assert ledger.read()[1]["x"] == pytest.approx(0.3)
+    assert ledger.read().dead()["x"] == pytest.approx(0.3)
 
 
 def test_a_nan_shows_in_the_mean():
