@@ -31,12 +31,13 @@ def probe(
 
     Raises ValueError where the batch and the loss do not fit together, and whatever the model raises.
     """
-    from gradlint.probe.calls import unwrapped
+    from gradlint.probe.calls import COMPILED, is_compiled, unwrapped
     from gradlint.probe.live import trace_call
     from gradlint.probe.measure import measure
     from gradlint.probe.ranks import Ranks, together
     from gradlint.probe.run import writable
 
+    notes = (COMPILED,) if is_compiled(model) else ()
     model = unwrapped(model)
     args, kwargs, loss = arguments(batch, loss_fn)
     ranks = Ranks.here()
@@ -53,7 +54,7 @@ def probe(
             first_nonfinite=seen.first_nonfinite,
             device=next((p.device.type for p in model.parameters()), "cpu"),
             batch="real",
-            notes=seen.notes,
+            notes=(*seen.notes, *notes),
         )
     )
     return Report(graph, measurement, name)
@@ -90,8 +91,4 @@ def _recipe(optimizer: torch.optim.Optimizer | str | None) -> tuple[str | None, 
 
     if optimizer is None or isinstance(optimizer, str):
         return optimizer, None
-    group = optimizer.param_groups[0]
-    numbers = {key: group.get(key) for key in ("lr", "momentum", "weight_decay")}
-    rate, momentum, decay = (float(v) if isinstance(v, (int, float)) else None for v in numbers.values())
-    name = type(optimizer).__name__
-    return name, Recipe(name, rate, momentum or 0.0, decay or 0.0)
+    return type(optimizer).__name__, Recipe.of(optimizer)

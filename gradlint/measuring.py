@@ -197,6 +197,7 @@ def _judged(
         problems=report.problems,
         scale_free=report.scale_free,
         zero_gated=report.zero_gated,
+        beside=report.beside,
         optimizer=optimizer,
         **more,
     )

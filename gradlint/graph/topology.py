@@ -243,6 +243,10 @@ class Topology:
             for product, via in self._products(node.id)
             if node.kind == "softmax" or self._multiplies(node.id, product, via)
         }
+        for node in self.nodes:
+            if node.op == "scaled_dot_product_attention" and len(node.inputs) >= 3:
+                # Query and key act through the weights alone, unless one tensor is the value too.
+                gate_edges |= {(i, node.id) for i in node.inputs[:2] if i != node.inputs[2]}
         inside: set[int] = set()
         for node in reversed(self.nodes):
             users = self.graph.consumers[node.id]

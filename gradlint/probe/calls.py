@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -44,9 +44,15 @@ class RootCall:
         self.gradients[index] = gradient.detach() if known is None else known + gradient.detach()
 
     def loss(self, output: Any, scale: float) -> Tensor:
-        """Σ output·∂loss/∂output: linear, with the very gradient that the program's loss had on this batch."""
+        """Σ output·∂loss/∂output: linear, with the very gradient that the program's loss had on this batch.
+
+        An output that another one is computed from (logits beside their loss) has its gradient through that one taken
+        off: it would count twice.
+        """
         outputs = list(output_tensors(output))
-        parts = [(outputs[i] * g.to(outputs[i].dtype)).sum() for i, g in self.gradients.items() if i < len(outputs)]
+        reached = {i: g.to(outputs[i].dtype) for i, g in self.gradients.items() if i < len(outputs)}
+        own = direct([outputs[i] for i in reached], list(reached.values()))
+        parts = [(outputs[i] * g).sum() for i, g in zip(reached, own, strict=True) if g is not None]
         total: Tensor = torch.stack([p.float() for p in parts]).sum() / scale
         return total
 
@@ -66,7 +72,54 @@ class RootCall:
             )  # fmt: skip
         finally:
             restore(now)
-        return graph, seen
+        return graph, replace(seen, notes=(*seen.notes, COMPILED)) if is_compiled(self.module) else seen
+
+
+ROUNDING = 1e-4
+"""Share of a gradient below which what is left of it, after subtraction, is rounding."""
+
+
+def direct(outputs: Sequence[Tensor], gradients: Sequence[Tensor]) -> list[Tensor | None]:
+    """What of each output's gradient does not come through another of the outputs; None where nothing does.
+
+    Exact where no output lies between two others.
+    """
+    through = passed_through(outputs)
+    last = [i for i in range(len(outputs)) if i not in through]
+    inner = sorted(through)
+    found: list[Tensor | None] = list(gradients)
+    if not inner or not last:
+        return found
+    parts = torch.autograd.grad(
+        [outputs[i] for i in last],
+        [outputs[i] for i in inner],
+        [gradients[i] for i in last],
+        retain_graph=True,
+        allow_unused=True,
+    )
+    for i, part in zip(inner, parts, strict=True):
+        rest = gradients[i] if part is None else gradients[i] - part
+        small = torch.linalg.vector_norm(rest) <= ROUNDING * torch.linalg.vector_norm(gradients[i])
+        found[i] = None if bool(small) else rest
+    return found
+
+
+def passed_through(outputs: Sequence[Tensor]) -> set[int]:
+    """Which of the outputs others of them are computed from."""
+    functions = {o.grad_fn: i for i, o in enumerate(outputs) if o.grad_fn is not None}
+    if len(functions) < 2:
+        return set()
+    found: set[int] = set()
+    stack: list[Any] = list(functions)
+    seen = set(stack)
+    while stack:
+        for following, _ in stack.pop().next_functions:
+            if following in functions:
+                found.add(functions[following])
+            if following is not None and following not in seen:
+                seen.add(following)
+                stack.append(following)
+    return found
 
 
 class Calls:
@@ -74,7 +127,6 @@ class Calls:
 
     def __init__(self) -> None:
         self.seen: list[RootCall] = []
-        self.busy = False
         self._count: dict[int, int] = {}
         self._depth = 0
 
@@ -82,7 +134,12 @@ class Calls:
         self, original: Callable[..., Any], module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Make one call of a module, and keep it if it is an outermost one."""
-        if self.busy or self._depth or not torch.is_grad_enabled():
+        if (
+            self._depth
+            or not torch.is_grad_enabled()
+            or isinstance(module, nn.parallel.DistributedDataParallel)
+            or _redirected(module)
+        ):
             return original(module, *args, **kwargs)
         self._depth += 1
         try:
@@ -118,6 +175,11 @@ class Calls:
         self._count = {key: n for key, n in self._count.items() if key in modules}
 
 
+def _redirected(module: nn.Module) -> bool:
+    """Whether Lightning calls a module only to reach another of its methods through a wrapper."""
+    return "_ForwardRedirection" in getattr(module.__dict__.get("forward"), "__qualname__", "")
+
+
 def _elements(parameters: frozenset[int], call: RootCall) -> int:
     return sum(p.numel() for p in call.module.parameters() if id(p) in parameters)
 
@@ -141,6 +203,14 @@ def unwrapped(module: nn.Module) -> nn.Module:
         if following is None:
             return module
         module = following
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether torch.compile wraps the module or any part of it."""
+    return any("_orig_mod" in part.__dict__.get("_modules", {}) for part in module.modules())
+
+
+COMPILED = "torch.compile was left out: its kernels would hide the layers"
 
 
 def detached(value: Any) -> Any:

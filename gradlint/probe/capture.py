@@ -18,18 +18,16 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from gradlint.graph.frames import user_location
 from gradlint.graph.model import ModelGraph
 from gradlint.graph.naming import class_name
-from gradlint.location import Location
-from gradlint.probe.calls import Calls, RootCall, Tracer, unwrapped
+from gradlint.probe.calls import Tracer, unwrapped
 from gradlint.probe.experiment import Measurement
-from gradlint.probe.measure import Pass, batch_samples
-from gradlint.probe.merging import merged_loss
-from gradlint.probe.norms import norms, quick, read, stored
+from gradlint.probe.measure import Pass
+from gradlint.probe.norms import norms, stored
 from gradlint.probe.ranks import Ranks, together
 from gradlint.probe.real import Watched
 from gradlint.probe.run import one_line, writable
+from gradlint.probe.watch import Watch, samples_of
 from gradlint.worker.wire import encode
 
 
@@ -63,14 +61,9 @@ class Capture:
         self.done = done
         self.learning_rate: float | None = None
         self.wanted: tuple[str, int, int] | None = None
-        self._calls = Calls()
-        self._backward_depth = 0
+        self._watch = Watch()
         self._busy = False
-        self._loss: Tensor | None = None
-        self._scale = 1.0
-        self._loss_at: Location | None = None
         self._samples = 1
-        self._norms: dict[int, tuple[Tensor, Tensor]] = {}
         self._clipped: set[int] = set()
         self._known: weakref.WeakSet[Optimizer] = weakref.WeakSet()
         self._state: dict[int, _Steps] = {}
@@ -79,73 +72,19 @@ class Capture:
 
     def install(self) -> None:
         """Begin to watch. There is no way back: the process is the script's."""
-        call, tensor_backward, backward = nn.Module.__call__, Tensor.backward, torch.autograd.backward
         construct = Optimizer.__init__
         capture = self
-
-        def called(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            return capture._module_call(call, module, args, kwargs)
-
-        def back(tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
-            return capture._backward(partial(tensor_backward, tensor), tensor, args, kwargs)
-
-        def back_all(tensors: Any, *args: Any, **kwargs: Any) -> Any:
-            first = tensors if isinstance(tensors, Tensor) else next(iter(tensors), None)
-            return capture._backward(partial(backward, tensors), first, args, kwargs)
 
         def constructed(optimizer: Optimizer, *args: Any, **kwargs: Any) -> None:
             construct(optimizer, *args, **kwargs)
             if capture.wanted is None or built_at(*capture.wanted):
                 capture._known.add(optimizer)
 
-        nn.Module.__call__ = called
-        Tensor.backward = back
-        torch.autograd.backward = back_all
+        self._watch.install()
         Optimizer.__init__ = constructed
-        self._watch_scaler()
         self._watch_clipping()
         register_optimizer_step_pre_hook(self._before_step)
         register_optimizer_step_post_hook(self._after_step)
-
-    # ---- what the script does ---------------------------------------------------------------------------------
-
-    def _module_call(
-        self, original: Callable[..., Any], module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        if self._busy or self._backward_depth:
-            return original(module, *args, **kwargs)
-        return self._calls.make(original, module, args, kwargs)
-
-    def _backward(
-        self, original: Callable[..., Any], loss: Tensor | None, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        if self._busy or self._backward_depth:
-            return original(*args, **kwargs)
-        self._backward_depth += 1
-        try:
-            result = original(*args, **kwargs)
-        finally:
-            self._backward_depth -= 1
-        if loss is not None and loss.numel() == 1:
-            self._loss = loss.detach()
-            self._loss_at = self._loss_at or user_location(depth=2)
-        modules = {id(c.module): c.module for c in self._calls.seen}
-        parameters = {id(p): p for m in modules.values() for p in m.parameters() if p.grad is not None}
-        self._norms |= {key: (p, quick(stored(p.grad))) for key, p in parameters.items() if p.grad is not None}
-        return result
-
-    def _watch_scaler(self) -> None:
-        from torch.amp.grad_scaler import GradScaler
-
-        scale = GradScaler.scale
-        capture = self
-
-        def scaled(scaler: GradScaler, outputs: Any) -> Any:
-            result = scale(scaler, outputs)
-            capture._scale = float(scaler.get_scale())
-            return result
-
-        GradScaler.scale = scaled
 
     def _watch_clipping(self) -> None:
         capture = self
@@ -181,16 +120,17 @@ class Capture:
             # LBFGS has no gradient before it asks for one.
             with torch.enable_grad():
                 closure()
-        if state.measured and (state.broken or not self._broken(optimizer)):
+        mine = frozenset(id(p) for p in held(optimizer))
+        if state.measured and (state.broken or not self._watch.broken(mine)):
             return
-        self._busy = True
+        self._busy = self._watch.busy = True
         try:
             self._measure(optimizer, state)
         except Exception as error:
             if not state.measured:
                 self.emit({"type": "failed", "reason": one_line(error)})
         finally:
-            self._busy = False
+            self._busy = self._watch.busy = False
             state.measured = True
 
     def _after_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -201,7 +141,7 @@ class Capture:
             self._forget(mine)
             return
         state = self._state.setdefault(id(optimizer), _Steps(len(self._state)))
-        loss, total = self._of_step(mine)
+        loss, total = self._watch.loss_and_norm(mine, self._samples)
         if self._pending is not None:
             self._finish(optimizer)
         self.emit(
@@ -220,64 +160,28 @@ class Capture:
         if len(stepping) == len(self._known) and all(self._state[id(o)].taken >= self.steps for o in stepping):
             self.done()
 
-    def _of_step(self, mine: frozenset[int]) -> tuple[float | None, float | None]:
-        """The loss of the step and the norm of its gradient before clipping, over all ranks."""
-        ranks = Ranks.here()
-        kept = [(p, norm) for key, (p, norm) in self._norms.items() if key in mine]
-        loss = float(self._loss) / self._scale if self._loss is not None else None
-        found = read([norm for _, norm in kept])
-        if ranks is None:
-            return loss, math.hypot(*found) / self._scale if kept else None
-        square = sum(ranks.share(p) * norm * norm for (p, _), norm in zip(kept, found, strict=True))
-        parts = ranks.gather([loss, square if kept else None, self._samples])
-        losses = [(part[0], part[2]) for part in parts if part[0] is not None]
-        squares = [part[1] for part in parts if part[1] is not None]
-        return (
-            merged_loss(*zip(*losses, strict=True)) if losses else None,
-            math.sqrt(sum(squares)) / self._scale if squares else None,
-        )
-
-    def _broken(self, optimizer: Optimizer) -> bool:
-        """Whether the loss, or the gradient that this optimizer is about to step by, is not finite."""
-        mine = {id(p) for p in held(optimizer)}
-        values = [norm for key, (_, norm) in self._norms.items() if key in mine]
-        numbers = read([*values, *([self._loss.float()] if self._loss is not None else [])])
-        mine_broken = not all(map(math.isfinite, numbers))
-        ranks = Ranks.here()
-        return mine_broken if ranks is None else any(ranks.gather(mine_broken))
-
     def _watches(self, optimizer: Optimizer) -> bool:
         return self.wanted is None or optimizer in self._known
 
     def _forget(self, mine: frozenset[int]) -> None:
-        """Let go of what led to the step of the optimizer with these parameters.
-
-        A generator's call may lie before the discriminator's step: its own optimizer has yet to come.
-        """
-        self._calls.forget(mine)
+        self._watch.forget(mine)
         self._clipped -= mine
-        self._norms = {key: found for key, found in self._norms.items() if key not in mine}
 
     def _measure(self, optimizer: Optimizer, state: _Steps) -> None:
         """Measure the call that led to this step: at the first one, and where something is not finite."""
         ranks = Ranks.here()
         mine = frozenset(id(p) for p in held(optimizer))
-        call = together(partial(self._call_of, mine), ranks)
-        self._samples = batch_samples(call.args, call.kwargs)
-        graph, seen = call.measured(self.trace, self._scale, ranks=ranks)
+        call = together(partial(self._watch.call_of, mine), ranks)
+        self._samples = samples_of(call)
+        graph, seen = call.measured(self.trace, self._watch.scale, ranks=ranks)
         state.broken = seen.first_nonfinite
         if state.measured:
             return
         self._before = {id(p): p.detach().clone() for p in held(optimizer)}
         module = unwrapped(call.module)
-        loss, _ = self._of_step(mine)
-        self._pending = self._described(optimizer, module, graph, seen, loss, self._calls.count(call.module)), module
-
-    def _call_of(self, mine: frozenset[int]) -> RootCall:
-        call = self._calls.of(mine)
-        if call is None:
-            raise RuntimeError("no call of a model was seen before the optimizer's first step")
-        return call
+        loss, _ = self._watch.loss_and_norm(mine, self._samples)
+        count = self._watch.calls.count(call.module)
+        self._pending = self._described(optimizer, module, graph, seen, loss, count), module
 
     def _described(
         self, optimizer: Optimizer, module: nn.Module, graph: ModelGraph, seen: Pass, loss: float | None, calls: int
@@ -311,7 +215,7 @@ class Capture:
             momentum=float(momentum) if isinstance(momentum, (int, float)) else 0.0,
             weight_decay=float(group.get("weight_decay", 0.0) or 0.0),
             calls=calls,
-            loss_at=self._loss_at,
+            loss_at=self._watch.loss_at,
             samples=seen.samples,
         )
 

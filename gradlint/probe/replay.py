@@ -25,6 +25,15 @@ class Recipe:
     momentum: float = 0.0
     weight_decay: float = 0.0
 
+    @classmethod
+    def of(cls, optimizer: torch.optim.Optimizer) -> Recipe:
+        """That of an optimizer's first group."""
+        group = optimizer.param_groups[0]
+        rate, momentum, decay = (group.get(key) for key in ("lr", "momentum", "weight_decay"))
+        numbers = (float(v) if isinstance(v, (int, float)) else None for v in (rate, momentum, decay))
+        rate, momentum, decay = numbers
+        return cls(type(optimizer).__name__, rate, momentum or 0.0, decay or 0.0)
+
     def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         """The optimizer over the parameters. Raises UnknownOptimizerError."""
         kind = _optimizer(self.name)

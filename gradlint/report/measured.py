@@ -20,6 +20,9 @@ from gradlint.probe.judging import ABSOLUTE, Health, classify, finite, health, l
 BAR_WIDTH = 12
 """Characters of a bar; each is one decade."""
 
+NAME = 24
+"""Characters of a layer's name before it folds."""
+
 COLOURS = {None: "green", Severity.INFO: "cyan", Severity.WARNING: "yellow", Severity.ERROR: "red"}
 
 
@@ -43,10 +46,21 @@ class Report:
 
     @cached_property
     def hidden(self) -> tuple[str, ...]:
-        """Names of the weighted layers that have another behind them; all of them if none has."""
+        """Names of the weighted layers that carry the signal and have another behind them; all of them if none has.
+
+        Left out are those that act through gates or attention weights alone: at uniform attention queries and keys get
+        next to no gradient, and the net trains.
+        """
         later = topology(self.graph).before_weights
-        weighted = [n for n in self.graph.of_kind(*sorted(WEIGHTED)) if n.name in self.measurement.layers]
-        return tuple(n.name for n in weighted if later[n.id]) or tuple(n.name for n in weighted)
+        weighted = [n for n in self._weighted if n.name in self.measurement.layers]
+        carrying = [n for n in weighted if n.name not in self.beside]
+        return tuple(n.name for n in carrying if later[n.id]) or tuple(n.name for n in weighted)
+
+    @cached_property
+    def beside(self) -> frozenset[str]:
+        """Layers whose whole influence goes through a gate or attention weights."""
+        side = topology(self.graph).side
+        return frozenset(n.name for n in self._weighted if n.id in side)
 
     @cached_property
     def scale_free(self) -> frozenset[str]:
@@ -95,8 +109,11 @@ class Report:
         """The layers as a table: activations, gradients on a log scale, saturation, dead units, update ratio."""
         title = Text(f"{self.graph.name}: loss {_number(self.measurement.loss)} on {self.measurement.device}")
         table = Table(title=title, caption=Text(self._verdict()), title_justify="left", caption_justify="left")
-        for heading in ("layer", "std h", "‖∂L/∂h‖", "relative", "", "‖∂L/∂W‖", "sat.", "dead", "‖Δw‖/‖w‖"):
-            table.add_column(heading, justify="left" if heading in ("layer", "") else "right", no_wrap=True)
+        longest = max((len(layer.name) for layer in self.layers), default=0)
+        # Where there is little room long names fold and the numbers stay.
+        table.add_column("layer", overflow="fold", min_width=min(longest, NAME))
+        for heading in ("std h", "‖∂L/∂h‖", "relative", "", "‖∂L/∂W‖", "sat.", "dead", "‖Δw‖/‖w‖"):
+            table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
         last = self.measurement.layers[self.hidden[-1]].gradient if self.hidden else None
         for layer in self.layers:
             relative = layer.gradient / last if layer.gradient is not None and last else None
@@ -115,6 +132,8 @@ class Report:
         return table
 
     def _class(self, layer: LayerMeasurement, relative: float | None) -> Severity | None:
+        if layer.name in self.beside:
+            return None
         absolute = None if layer.name in self.scale_free | self.zero_gated else layer.weight_gradient
         classes = [classify(relative, ratio_bands(self.optimizer)), classify(absolute, ABSOLUTE)]
         return max((c for c in classes if c), key=lambda c: c.rank, default=None)

@@ -44,7 +44,8 @@ class MeasuredModel:
     """A model as measured on one batch. `health` judges it by the table of the rules under `optimizer`.
 
     `scale_free` layers feed a normalisation, `zero_gated` ones lie on a branch that starts at zero: their absolute
-    gradient says nothing.
+    gradient says nothing. Those `beside` the signal act through gates or attention weights: neither of their gradients
+    does.
     """
 
     path: str
@@ -56,6 +57,7 @@ class MeasuredModel:
     problems: tuple[str, ...] = ()
     scale_free: frozenset[str] = frozenset()
     zero_gated: frozenset[str] = frozenset()
+    beside: frozenset[str] = frozenset()
     optimizer: str | None = None
     learning_rates: tuple[float, ...] = ()
     clipped: bool | None = None
@@ -150,6 +152,8 @@ def _layer_class(layer: dict[str, Any], model: MeasuredModel) -> Severity | None
         return None
     if layer["name"] == model.measurement.first_nonfinite:
         return Severity.ERROR
+    if layer["name"] in model.beside:
+        return None
     gated = layer["name"] in model.zero_gated
     absolute = None if gated or layer["name"] in model.scale_free else seen["weight_gradient"]
     relative = None if gated else seen["gradient"]

@@ -103,3 +103,24 @@ def test_a_zero_initialised_branch_is_no_fault():
     report = probe(model, batch(), nn.CrossEntropyLoss())
     assert report.measurement.layers["0.a"].weight_gradient == 0
     assert report.healthy
+
+
+def test_queries_and_keys_at_uniform_attention_are_no_fault():
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.q, self.k, self.v, self.out = (nn.Linear(32, 32) for _ in range(4))
+            for layer in (self.q, self.k):
+                nn.init.normal_(layer.weight, 0.0, 1e-4)
+                nn.init.zeros_(layer.bias)
+
+        def forward(self, x):
+            mixed = nn.functional.scaled_dot_product_attention(self.q(x), self.k(x), self.v(x))
+            return x + self.out(mixed)
+
+    torch.manual_seed(0)
+    model = nn.Sequential(Attention(), Attention(), nn.Flatten(), nn.Linear(160, 3))
+    report = probe(model, (torch.randn(8, 5, 32), torch.randint(0, 3, (8,))), nn.CrossEntropyLoss())
+    assert report.measurement.layers["0.q"].weight_gradient < 1e-3 * report.measurement.layers["0.v"].weight_gradient
+    assert report.healthy and report.severity is None
+    assert not any("0.q" in name for name in report.hidden)

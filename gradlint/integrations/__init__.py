@@ -1,0 +1,1 @@
+"""Probes that training frameworks run on their first batch; each module needs its framework."""
