@@ -226,7 +226,7 @@ def _explain(
     """msgspec's message with the key's full path in front: "tool.gradlint.seeds: expected `int`, got `str`"."""
     found = _AT.match(message)
     assert found is not None
-    what, where = found["what"], found["path"] or ""
+    what, where = found["what"].replace("Object ", "Table ").replace("`object`", "`table`"), found["path"] or ""
     if "[...]" in where:  # msgspec does not name the key of a mapping's value
         where = where.replace("[...]", "")
     unknown = re.search(r"unknown field `(.*?)`", what)

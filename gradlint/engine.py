@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -103,16 +103,16 @@ class Engine:
                 checked.append(self._guarded(stdin[0], partial(self._file, stdin[0], probing, stdin[1])))
             for target in self.targets:
                 checked.append(self._guarded(target.path or self.root, partial(self._target, target, probing)))
-        findings, models = _across_files(checked)
+        findings, models, left_out = _across_files(checked)
         cells = Cells(self.notebooks)
         kept = [cells.finding(f) for f in self._unsuppressed(merge(findings), checked)]
-        skipped = {cells.skipped(s) for part in checked for s in part.skipped}
+        skipped = _once(map(cells.skipped, left_out))
         aside = f"models were read from source and nothing was measured: {refusal}"
         return Result(
             root=self.root,
             findings=ordered(standing(self._wanted(kept))),
             models=tuple(cells.model(m) for m in models),
-            skipped=tuple(sorted(skipped, key=lambda s: (s.location, s.reason))),
+            skipped=skipped,
             files=sum(not part.target for part in checked),
             seconds=time.perf_counter() - started,
             failures=sum(part.failed for part in checked),
@@ -304,6 +304,14 @@ class _Reading:
         return _Part(checked, engine.notebooks, configuration.asked)
 
 
+def _once(skipped: Iterable[Skipped]) -> tuple[Skipped, ...]:
+    """What was skipped, in order, each line and reason once."""
+    seen: dict[tuple[object, ...], Skipped] = {}
+    for s in sorted(skipped, key=lambda s: (s.location.path, s.location.cell or 0, s.location.line, s.reason)):
+        seen.setdefault((s.location.path, s.location.cell, s.location.line, s.reason), s)
+    return tuple(seen.values())
+
+
 def _comments(source: SourceFile) -> list[Suppression]:
     try:
         tree = source.tree
@@ -316,8 +324,8 @@ def _class_of(model: Modelled, source: SourceFile) -> str:
     return f"{source.module}.{model.graph.class_name or model.graph.name}"
 
 
-def _across_files(checked: Sequence[_Checked]) -> tuple[list[Finding], list[CheckedModel]]:
-    """Findings and models of all files; a class that another file constructs is judged as constructed there."""
+def _across_files(checked: Sequence[_Checked]) -> tuple[list[Finding], list[CheckedModel], list[Skipped]]:
+    """Findings, models and what was skipped of all files; a class that another file constructs is judged there."""
     constructed = {name for part in checked for name in part.constructed}
     findings: list[Finding] = []
     models: list[CheckedModel] = []
@@ -326,7 +334,8 @@ def _across_files(checked: Sequence[_Checked]) -> tuple[list[Finding], list[Chec
         seen = {(f.code, f.location) for f in findings} if part.target else set()
         findings += [f for f in part.findings if f.model not in elsewhere and (f.code, f.location) not in seen]
         models += [m for m in part.models if model_key(m.graph) not in elsewhere]
-    return findings, models
+    skipped = [s for part in checked for s in part.skipped if s.unconstructed not in constructed]
+    return findings, models, skipped
 
 
 def default_root(paths: Sequence[Path]) -> Path:

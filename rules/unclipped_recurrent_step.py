@@ -159,7 +159,7 @@ for _ in range(100):
             return Verdict(Outcome.CONFIRMED, reason, evidence=evidence)
         per_step = growth_per_step(grown.hidden_state_gradients) if grown else None
         if grown and explodes(grown):
-            how = f", {show(per_step)} times a step" if per_step is not None else ""
+            how = f", by {show(per_step)} with each time step" if per_step is not None else ""
             return Verdict(
                 Outcome.CONFIRMED, f"with its recurrent weights doubled the gradient explodes{how}", evidence=evidence
             )
@@ -167,7 +167,9 @@ for _ in range(100):
             return unmeasured(seen, "the recurrence was not seen")
         now = growth_per_step(unrolled.hidden_state_gradients) if unrolled else None
         vanishes = (
-            f"; it vanishes, {show(now)} times a step, which clipping does not cure (GL111)" if _small(now) else ""
+            f"; the gradient shrinks by {show(now)} with each time step, which clipping does not cure (GL111)"
+            if _small(now)
+            else ""
         )
         return Verdict(Outcome.UNVERIFIED, f"bounded at init{vanishes}", evidence=evidence)
 

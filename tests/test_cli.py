@@ -219,6 +219,17 @@ def test_a_folder_is_searched_and_order_is_stable(here: Path) -> None:
     assert found["findings"] == document("deep.py", "clean.py", "deep.py")["findings"]
 
 
+def test_a_class_that_another_file_constructs_is_not_told_as_skipped(here: Path) -> None:
+    (here / "nets.py").write_text(
+        "from torch import nn\n\nclass Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.fc = nn.Linear(4, 2)\n\n    def forward(self, x):\n        return self.fc(x)\n"
+    )
+    (here / "train.py").write_text("from nets import Net\n\nnet = Net()\n")
+    alone = document("nets.py")["skipped"]
+    assert [s["reason"] for s in alone] == ["`Net` is defined but not constructed here"]
+    assert document("nets.py", "train.py")["skipped"] == []
+
+
 def test_the_report_goes_to_a_file(here: Path) -> None:
     result = check("--output-format", "json", "-o", "report.json", "deep.py")
     assert result.output == ""

@@ -175,7 +175,8 @@ def _model_line(model: CheckedModel, result: Result) -> Text:
     layers = len(model.profile.layers)
     span = predicted_range(model)
     if span is None:
-        known = "gradient not predicted" + (f": {graph.stopped_at[1]}" if graph.stopped_at else "")
+        why = _unpredicted(model)
+        known = "gradient not predicted" + (f": {why}" if why else "")
     else:
         known = f"gradient {decades(span[0])} … {decades(span[1])} (predicted)"
     by = f"traced by {graph.traced_by}" if graph.traced_by != "source" else "read from source"
@@ -187,6 +188,16 @@ def _model_line(model: CheckedModel, result: Result) -> Text:
         (f"{where}: ", "dim"), (name, "bold"), f": {layers} layer{'s' * (layers != 1)}, {known}",
         (f"  [{about}]{low}", "dim"),
     )  # fmt: skip
+
+
+def _unpredicted(model: CheckedModel) -> str:
+    """Why nothing is known of the model's gradient, or ""."""
+    graph, unknown = model.graph, model.profile.unknown_ops
+    if graph.stopped_at:
+        return graph.stopped_at[1]
+    if unknown:
+        return f"no formula for `{unknown[0]}`" + (f" and {len(unknown) - 1} more" if len(unknown) > 1 else "")
+    return "its weights are loaded" if graph.pretrained else ""
 
 
 def _summary(result: Result, refuted: bool) -> Text:

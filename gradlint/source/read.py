@@ -167,9 +167,8 @@ class _Reading:
                 s.scope.owner_class is not None for s in self.evaluator.call_sites(scope.method("__init__") or scope)
             ):
                 continue
-            found.append(
-                Skipped(location(scope.file, scope.node), f"`{scope.name}` is defined but not constructed here")
-            )
+            reason = f"`{scope.name}` is defined but not constructed here"
+            found.append(Skipped(location(scope.file, scope.node), reason, facts.qualified_name))
         return found
 
 

@@ -210,10 +210,14 @@ class TrainingStep:
 
 @dataclass(frozen=True)
 class Skipped:
-    """Something gradlint could not look into, and why, in one line."""
+    """Something gradlint could not look into, and why, in one line.
+
+    `unconstructed` is the qualified name of a class that this file does not construct; another file may.
+    """
 
     location: Location
     reason: str
+    unconstructed: str | None = None
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,8 @@ def slice_models(
         for node in scopes.module.body:
             if isinstance(node, ast.ClassDef) and scopes.is_module_class(node.name):
                 at = Location(file.path, node.lineno, file.column(node.lineno, node.col_offset))
-                found.append(Skipped(at, f"`{node.name}` is not constructed in this file"))
+                qualified = f"{file.module}.{node.name}"
+                found.append(Skipped(at, f"`{node.name}` is defined but not constructed here", qualified))
     return found
 
 
