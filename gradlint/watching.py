@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,17 +57,15 @@ def watched(options: dict[str, Any], run: Callable[..., int]) -> int:
         return WRONG
     # The first look is taken once the watch is on, so that no change falls between the two.
     first = True
-    for changes in watch(
-        *roots,
-        watch_filter=lambda _, path: is_of_interest(path),
-        rust_timeout=TICK,
-        yield_on_timeout=True,
-        raise_interrupt=False,
-    ):
-        if first or changes:
-            _once(options, run, sorted({Path(path).name for _, path in changes}))
-            click.echo("watching for changes, end with Ctrl+C", err=True)
-        first = False
+    watching = watch(
+        *roots, watch_filter=lambda _, path: is_of_interest(path), rust_timeout=TICK, yield_on_timeout=True
+    )
+    with suppress(KeyboardInterrupt):  # between changes, or in the middle of a check
+        for changes in watching:
+            if first or changes:
+                _once(options, run, sorted({Path(path).name for _, path in changes}))
+                click.echo("watching for changes, end with Ctrl+C", err=True)
+            first = False
     return 0
 
 

@@ -224,7 +224,9 @@ def test_a_class_that_another_file_constructs_is_not_told_as_skipped(here: Path)
         "from torch import nn\n\nclass Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
         "        self.fc = nn.Linear(4, 2)\n\n    def forward(self, x):\n        return self.fc(x)\n"
     )
-    (here / "train.py").write_text("from nets import Net\n\nnet = Net()\n")
+    (here / "train.py").write_text(
+        "import torch\nfrom nets import Net\n\nnet = Net()\ntorch.optim.SGD(net.parameters(), lr=0.1)\n"
+    )
     alone = document("nets.py")["skipped"]
     assert [s["reason"] for s in alone] == ["`Net` is defined but not constructed here"]
     assert document("nets.py", "train.py")["skipped"] == []
