@@ -157,7 +157,8 @@ def _described(
     for name, buffer in found.named_buffers():
         if not is_lazy(buffer):
             laws.setdefault(name, recorder.law(buffer))
-    frozen = {name: at for key, name in first.items() if (at := recorder.frozen.get(key)) is not None}
+    trained = {name for name, p in found.named_parameters() if p.requires_grad}
+    frozen = {n: at for key, n in first.items() if n not in trained and (at := recorder.frozen.get(key)) is not None}
     root_location = sliced.location or around.constructor_of(found)
     built = BuiltModel(
         module=found,

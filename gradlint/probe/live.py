@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from gradlint.graph.frames import user_location
-from gradlint.graph.laws_formulas import fans
+from gradlint.graph.law_formulas import fans
 from gradlint.graph.lower import Origins, lower
 from gradlint.graph.model import InitLaw, ModelGraph
 from gradlint.graph.record import Recorder
