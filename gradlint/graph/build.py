@@ -93,13 +93,14 @@ def build(sliced: Slice, seed: int = 0, meta: bool = True) -> BuiltModel:
     return _measured(built, seed)
 
 
-_META_COMPLAINT = re.compile(r"\bmeta\b", re.IGNORECASE)
+_META_COMPLAINT = re.compile(r"\bmeta\b|incompatible tensor type", re.IGNORECASE)
 """In the messages of torch where a tensor without data is asked for its data, or meets one with data."""
 
 
 def _asked_for_numbers(failure: BaseException | None, execution: Execution) -> bool:
     """Whether something failed for want of data: what was raised, its causes, or what a statement raised."""
-    raised = [failure, *(error for error, _ in execution.failures.values()), *execution.ignored]
+    known = [*execution.failures.values(), *execution.elsewhere.values()]
+    raised = [failure, *(error for error, _ in known), *execution.ignored]
     while raised:
         error = raised.pop()
         if error is None:
@@ -122,6 +123,7 @@ def rehearse(make: Callable[[], nn.Module]) -> nn.Module:
 def _build_once(sliced: Slice, execution: Execution, seed: int, *, meta: bool) -> BuiltModel:
     recorder = LawRecorder(sliced.root)
     with surroundings(sliced, recorder) as around, recorder, Devices(meta=meta):
+        execution.elsewhere = around.failures
         around.draw_from(seed)
         try:
             found = _find_module(_target(execution), execution)
@@ -211,6 +213,12 @@ def _target(execution: Execution) -> object:
 
     try:
         found = execution.run()
+    except (AttributeError, NameError) as error:
+        _raise_cause(execution.sliced.target, execution)
+        raise _explained(error, execution.sliced) from error
+    except (Exception, SystemExit) as error:
+        raise _explained(error, execution.sliced) from error
+    try:
         # A class or a factory ("torchvision.models:resnet18") stands for what it makes by default.
         factory = isinstance(found, (type, types.FunctionType, functools.partial)) and not isinstance(found, nn.Module)
         return found() if factory else found
@@ -248,17 +256,28 @@ def _find_module(value: object, execution: Execution) -> nn.Module:
     if found is not None:
         return found
     target = execution.sliced.target
-    root_name = re.match(r"[A-Za-z_]\w*", target)
-    if root_name and root_name.group() in execution.failures:
-        error, location = execution.failures[root_name.group()]
-        explained = _explained(error, execution.sliced)
-        raise BuildError(str(explained), explained.location or location)
+    _raise_cause(target, execution)
     if isinstance(value, Unknown):
+        _raise_cause(value.gradlint_name, execution)
         raise BuildError(
             f"`{target}` comes from `{value.gradlint_name}`, which is not installed or only known when the script runs",
             execution.sliced.location,
         )
     raise BuildError(f"`{target}` is {type(value).__name__}, not a torch.nn.Module", execution.sliced.location)
+
+
+_NAME = re.compile(r"(?:self\.)?[A-Za-z_]\w*")
+
+
+def _raise_cause(expression: str, execution: Execution) -> None:
+    """Raise why the statement failed that binds what an expression begins with, if one did."""
+    found = _NAME.match(expression)
+    known = {**execution.elsewhere, **execution.failures}
+    name = found.group() if found else ""
+    if name in known or (name not in execution.bound and "*" in known):
+        error, location = known[name if name in known else "*"]
+        explained = _explained(error, execution.sliced)
+        raise BuildError(str(explained), explained.location or location)
 
 
 def _moved(built: BuiltModel) -> BuiltModel:

@@ -15,7 +15,24 @@ from gradlint.graph.inputs import Argument, InputGroup, InputSpec
 MAX_LEAVES = 12
 """Layers, in the order of registration, whose operand may be the model's input."""
 
-_IDS = ("ids", "token", "src", "tgt", "trg", "text", "word", "source", "target", "sentence", "seq", "idx", "index")
+_IDS = (
+    "ids",
+    "token",
+    "src",
+    "tgt",
+    "trg",
+    "text",
+    "word",
+    "source",
+    "target",
+    "sentence",
+    "seq",
+    "idx",
+    "index",
+    "caption",
+    "review",
+    "question",
+)
 _IMAGENET_CLASSES = (1000, 1001, 21841, 21843)
 """Of ImageNet-1k and ImageNet-21k, with and without a class for the background."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ from gradlint.graph.inputs import Argument, InputGroup, InputSpec, ModelInput
 MAX_ATTEMPTS = 80
 """Runs on meta tensors before the search gives up."""
 
+_OPTIONAL_ATTEMPTS = 6
 _STATES = ("hidden", "state", "h0", "hx", "h_0", "memory_state", "hc", "prev_h", "carry")
 _LABELS = ("label", "y", "cls", "class_labels", "c", "classes", "labels")
 _TIMES = ("t", "time", "timestep", "timesteps", "times", "noise_level", "sigma", "step")
@@ -39,9 +41,25 @@ def candidates(module: nn.Module, sample: Sequence[int] | None = None) -> Iterat
     for k in (k for k, p in enumerate(parameters) if "mask" in p.name.lower()):
         for choice in choices[k]:
             yield ModelInput((*first[:k], _named(parameters[k], choice), *first[k + 1 :]))
+    yield from _with_optional(first, facts, module)
     if len(parameters) == 1:
         yield from (ModelInput((InputGroup((c,)),)) for c in choices[0][:2])
         yield ModelInput((InputGroup(tuple(_dictionary(choices[0][0])), "dict"),))
+
+
+_LEFT_OUT = re.compile(r"mask|len|hidden|state|cache|past|return|output|label|target|train|eval|mode|use_|weight")
+"""Optional arguments that a forward commonly does without."""
+
+
+def _with_optional(required: tuple[Argument, ...], facts: Facts, module: nn.Module) -> Iterator[ModelInput]:
+    """The likeliest input together with what defaults to None: captions under teacher forcing, a second modality."""
+    wanted = [p for p in facts.optional if p.default is None and not _LEFT_OUT.search(p.name.lower())]
+    if not facts.required or not wanted:
+        return
+    choices = [list(_choices(p, len(required) + k, facts, module, None)) for k, p in enumerate(wanted)]
+    for n in range(min(_OPTIONAL_ATTEMPTS, max(map(len, choices)))):
+        picked = (replace(c[min(n, len(c) - 1)], name=p.name) for p, c in zip(wanted, choices, strict=True) if c)
+        yield ModelInput((*required, *picked))
 
 
 def _dictionary(choice: Argument) -> Iterator[Argument]:

@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,15 @@ _FAMILIES = (
     ("mt5", "mt5"),
     ("t5", "t5"),
     ("bart", "bart"),
+    ("xlm-r", "xlm-roberta"),
+    ("minilm", "bert"),
+    ("dialogpt", "gpt2"),
     ("gpt2", "gpt2"),
     ("gpt-neo", "gpt_neo"),
     ("opt", "opt"),
     ("llama", "llama"),
+    ("vicuna", "llama"),
+    ("alpaca", "llama"),
     ("mistral", "mistral"),
     ("qwen", "qwen2"),
     ("gemma", "gemma"),
@@ -62,6 +67,18 @@ def family_of(name: str) -> str | None:
     """The transformers `model_type` that a checkpoint's name tells, or None."""
     lowered = name.lower()
     return next((kind for word, kind in _FAMILIES if word in lowered), None)
+
+
+def listed_family(name: str, kinds: Iterable[str]) -> str | None:
+    """The longest of the `model_type`s of transformers that is written in a checkpoint's name, or None.
+
+    It has to be made of whole words: "google/pegasus-xsum" is Pegasus, "my-labeled-data" is no LED.
+    """
+    words = [w for w in re.split(r"[^a-z0-9]+", name.lower()) if w]
+    written = {"".join(words[i:j]) for i in range(len(words)) for j in range(i + 1, min(i + 4, len(words) + 1))}
+    written |= {w.rstrip("0123456789") for w in written}
+    found = [k for k in kinds if re.sub(r"[^a-z0-9]", "", k.lower()) in written]
+    return max(found, key=lambda k: (len(k), k), default=None)
 
 
 class LibraryPatches(importlib.abc.MetaPathFinder):
@@ -228,7 +245,8 @@ class LibraryPatches(importlib.abc.MetaPathFinder):
             if not found.is_file() or json.loads(found.read_text("utf-8")).get("model_type") or config_class is None:
                 return load(text, local_files_only=True, **known)
             return config_class.from_dict(json.loads(found.read_text("utf-8")) | known)
-        family = getattr(config_class, "model_type", None) or family_of(str(name))
+        listed = getattr(transformers.models.auto.configuration_auto, "CONFIG_MAPPING_NAMES", {})
+        family = getattr(config_class, "model_type", None) or family_of(text) or listed_family(text, listed)
         if not family:
             raise BuildError(f"the configuration of `{name}` is not on this machine", user_location(self.root))
         note = f"`{name}` is not on this machine: built with the default configuration of {family}"

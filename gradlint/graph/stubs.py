@@ -1,19 +1,13 @@
-"""Stand-ins for what a slice cannot have: missing packages and values that only the data know."""
+"""Stand-ins for values that a slice cannot have, since only the data, a checkpoint or the command line know them."""
 
 from __future__ import annotations
 
-import ast
 import dis
-import importlib.abc
-import importlib.machinery
 import sys
 import types
-from collections.abc import Iterator, Sequence
-from functools import cache
+from collections.abc import Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any
-
-from gradlint.graph.frames import is_user_file
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -73,6 +67,10 @@ class Unknown(int):
 
     def __contains__(self, item: Any) -> bool:
         return False
+
+    def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
+        # As a base class it adds nothing.
+        return ()
 
     def __enter__(self) -> Unknown:
         return self
@@ -142,123 +140,3 @@ class Checkpoint(dict[str, Any]):
     def state_dict(self, *_: Any, **__: Any) -> Checkpoint:
         """A whole pickled model was loaded."""
         return Checkpoint()
-
-
-class _StubObject:
-    """An instance of a class of a missing package."""
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        pass
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") and name.endswith("__"):
-            raise AttributeError(name)
-        return Unknown(f"{type(self).__name__}.{name}")
-
-    def __len__(self) -> int:
-        return invented_size(type(self).__name__)
-
-    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
-        return Unknown(type(self).__name__)(*arguments, **keywords)
-
-
-class _StubMeta(type):
-    def __getattr__(cls, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return Unknown(f"{cls.__name__}.{name}")
-
-
-class StubModule(types.ModuleType):
-    """A missing package: every name is there, none does anything."""
-
-    __path__: list[str] = []  # noqa: RUF012
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") and name.endswith("__"):
-            raise AttributeError(name)
-        if name[:1].isupper():
-            made: Any = _stub_class(f"{self.__name__}.{name}", name)
-        else:
-            made = Unknown(f"{self.__name__}.{name}")
-        setattr(self, name, made)
-        return made
-
-
-def _stub_class(qualified_name: str, name: str) -> type:
-    """A class that may be subclassed; those that are modules in their package are `nn.Module`s here too."""
-    if name in ("LightningModule", "ModelMixin", "PreTrainedModel") or name.endswith("BaseModule"):
-        from torch import nn
-
-        nothing = lambda self, *_, **__: None  # noqa: E731
-        names = ("save_hyperparameters", "log", "log_dict", "print", "register_to_config")
-        return type(name, (nn.Module,), {"gradlint_stub": qualified_name, **dict.fromkeys(names, nothing)})
-    return _StubMeta(name, (_StubObject,), {"gradlint_stub": qualified_name})
-
-
-class MissingPackages(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds a stub for a package that is not installed, where the user's own file imports it.
-
-    Library code that probes for optional packages still finds nothing, and so does user code that is
-    prepared for it (`try: import x` with an `except ImportError`).
-    """
-
-    def __init__(self, root: str) -> None:
-        self.root = root
-        self.stubbed: list[str] = []
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        """See `importlib.abc.MetaPathFinder`."""
-        top = fullname.partition(".")[0]
-        if top in self.stubbed:
-            return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
-        if "." in fullname or top in sys.stdlib_module_names:
-            return None
-        frame = _importer(sys._getframe(1))
-        if frame is None or not is_user_file(frame.f_code.co_filename, self.root) or _is_prepared(frame):
-            return None
-        self.stubbed.append(top)
-        return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
-
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
-        """See `importlib.abc.Loader`."""
-        return StubModule(spec.name)
-
-    def exec_module(self, module: types.ModuleType) -> None:
-        """See `importlib.abc.Loader`."""
-
-
-def _importer(frame: FrameType | None) -> FrameType | None:
-    while frame is not None and (
-        "importlib" in frame.f_code.co_filename or frame.f_code.co_filename.startswith(("<frozen", __file__))
-    ):
-        frame = frame.f_back
-    return frame
-
-
-def _is_prepared(frame: FrameType) -> bool:
-    return any(first <= frame.f_lineno <= last for first, last in _guarded_lines(frame.f_code.co_filename))
-
-
-@cache
-def _guarded_lines(path: str) -> tuple[tuple[int, int], ...]:
-    """The bodies of `try` statements that catch ImportError."""
-    try:
-        with open(path, encoding="utf-8") as file:  # noqa: PTH123
-            tree = ast.parse(file.read())
-    except (OSError, SyntaxError, ValueError):
-        return ()
-    return tuple(
-        (node.body[0].lineno, node.body[-1].end_lineno or node.body[-1].lineno)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Try) and any(_catches_import_error(h) for h in node.handlers)
-    )
-
-
-def _catches_import_error(handler: ast.ExceptHandler) -> bool:
-    if handler.type is None:
-        return True
-    names = {n.id for n in ast.walk(handler.type) if isinstance(n, ast.Name)}
-    return not names.isdisjoint({"ImportError", "ModuleNotFoundError", "Exception", "BaseException"})

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
+import builtins
 import contextlib
+import functools
 import random
 import sys
 from collections.abc import Callable, Iterator
@@ -15,10 +16,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from gradlint.graph.build_error import BuildError
+from gradlint.graph.command_line import fill_arguments
 from gradlint.graph.frames import is_user_file, location_of, user_frame, user_location
 from gradlint.graph.laws import LawRecorder
+from gradlint.graph.missing_packages import MissingPackages
 from gradlint.graph.pretrained import LibraryPatches
-from gradlint.graph.stubs import Checkpoint, MissingPackages, Unknown
+from gradlint.graph.project_modules import ProjectModules
+from gradlint.graph.stubs import Checkpoint, Unknown
 from gradlint.location import Location
 from gradlint.worker.protocol import Slice
 
@@ -68,12 +72,13 @@ def _without_move(func: Any, name: str, args: tuple[Any, ...], keywords: dict[st
 
 
 class Around:
-    """What the surroundings saw: `notes`, `stubbed` packages, `invented` command-line arguments, and the user's
-    line that constructed each module."""
+    """What the surroundings saw: `notes`, `stubbed` packages, `invented` command-line arguments, what `failures` of
+    imported modules are behind which names, and the user's line that constructed each module."""
 
-    def __init__(self, stubbed: list[str]) -> None:
+    def __init__(self, stubbed: list[str], failures: dict[str, tuple[BaseException, Location]]) -> None:
         self.notes: list[str] = []
         self.stubbed = stubbed
+        self.failures = failures
         self.invented: list[str] = []
 
     @staticmethod
@@ -96,22 +101,32 @@ class Around:
 def surroundings(sliced: Slice, recorder: LawRecorder | None) -> Iterator[Around]:
     """Change what user code calls while a model is built; all is put back afterwards."""
     missing = MissingPackages(sliced.root)
-    around = Around(missing.stubbed)
+    own = ProjectModules(sliced.root)
+    around = Around(missing.stubbed, own.failures)
     patches: list[tuple[Any, str, Any]] = []
+    defined: list[str] = []
 
     def patch(owner: Any, name: str, value: Any) -> None:
         if hasattr(owner, name):
             patches.append((owner, name, owner.__dict__.get(name, getattr(owner, name))))
             setattr(owner, name, value)
 
+    def define(name: str, value: Any) -> None:
+        if not hasattr(builtins, name):
+            defined.append(name)
+            setattr(builtins, name, value)
+
     _no_accelerator(patch)
     _no_wrappers(patch)
     _no_downloads(patch, recorder, around, sliced.root)
-    _filled_arguments(patch, around)
+    fill_arguments(patch, around.invented, sliced)
+    _data_that_is_not_there(patch)
+    for name, value in _OLD_NAMES.items():
+        define(name, value)
     if recorder is not None:
         patch(nn.Module, "__init__", _located(nn.Module.__init__, sliced.root))
     libraries = LibraryPatches(recorder, around.notes, sliced.root, [str(Path(sliced.path).parent)])
-    sys.meta_path.insert(0, libraries)
+    sys.meta_path[:0] = [libraries, own]
     sys.meta_path.append(missing)
     libraries.patch_loaded()
     try:
@@ -119,8 +134,10 @@ def surroundings(sliced: Slice, recorder: LawRecorder | None) -> Iterator[Around
     finally:
         for owner, name, value in reversed(patches):
             setattr(owner, name, value)
-        sys.meta_path.remove(libraries)
-        sys.meta_path.remove(missing)
+        for name in defined:
+            delattr(builtins, name)
+        for finder in (libraries, own, missing):
+            sys.meta_path.remove(finder)
         around.notes += [f"package {name} is not installed here and was stubbed" for name in missing.stubbed]
 
 
@@ -184,6 +201,26 @@ def _no_wrappers(patch: Patch) -> None:
     patch(torch.jit, "trace", decorator)
 
 
+_OLD_NAMES = {"xrange": range, "unicode": str, "basestring": str, "long": int}
+"""Names of Python 2 that code from before 2020 still uses where a model is built."""
+
+
+def _data_that_is_not_there(patch: Patch) -> None:
+    """Tensors made of data that are not known: as many zeros as the invented length."""
+
+    def filled(make: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(make)
+        def made(data: Any = 0, *arguments: Any, **keywords: Any) -> Any:
+            if isinstance(data, Unknown):
+                return torch.zeros(int(data))
+            return make(data, *arguments, **keywords)
+
+        return made
+
+    for name in ("tensor", "as_tensor", "from_numpy"):
+        patch(torch, name, filled(getattr(torch, name)))
+
+
 def _no_downloads(patch: Patch, recorder: LawRecorder | None, around: Around, root: str) -> None:
     load_real = nn.Module.load_state_dict
 
@@ -204,54 +241,6 @@ def _no_downloads(patch: Patch, recorder: LawRecorder | None, around: Around, ro
     patch(torch.hub, "load", no_hub)
     patch(torch.hub, "load_state_dict_from_url", lambda *_, **__: Checkpoint())
     patch(torch.hub, "download_url_to_file", lambda *_, **__: None)
-
-
-def _filled_arguments(patch: Patch, around: Around) -> None:
-    """argparse without errors: required arguments that are not given become labelled placeholders."""
-    parse_real = argparse.ArgumentParser.parse_known_args
-
-    def parse_known_args(self: argparse.ArgumentParser, args: Any = None, namespace: Any = None) -> Any:
-        filled: list[tuple[str, Any]] = []
-        relaxed = []
-        for action in self._actions:
-            positional = not action.option_strings
-            if not (action.required or (positional and action.nargs not in ("?", "*"))):
-                continue
-            relaxed.append((action, action.required, action.nargs))
-            action.required = False
-            if positional and action.nargs is None:
-                action.nargs = "?"
-            filled.append((action.dest, _invented(action)))
-        try:
-            found, rest = parse_real(self, args, namespace)
-        finally:
-            for action, required, nargs in relaxed:
-                action.required, action.nargs = required, nargs
-        for name, value in filled:
-            if getattr(found, name, None) is None:
-                setattr(found, name, value)
-                around.invented.append(name)
-        return found, rest
-
-    def parse_args(self: argparse.ArgumentParser, args: Any = None, namespace: Any = None) -> Any:
-        return self.parse_known_args(args, namespace)[0]
-
-    def error(self: argparse.ArgumentParser, message: str) -> None:
-        raise ValueError(f"command line: {message}")
-
-    patch(argparse.ArgumentParser, "parse_known_args", parse_known_args)
-    patch(argparse.ArgumentParser, "parse_args", parse_args)
-    patch(argparse.ArgumentParser, "error", error)
-
-
-def _invented(action: argparse.Action) -> Any:
-    if action.choices:
-        return next(iter(action.choices))
-    if action.type is int:
-        return Unknown(action.dest)
-    if action.type is float:
-        return 0.1
-    return action.dest
 
 
 def _located(initialise: Callable[..., None], root: str) -> Callable[..., None]:

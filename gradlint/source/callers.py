@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import weakref
 from collections import OrderedDict
 from pathlib import Path
 
@@ -20,6 +21,17 @@ MAX_INDEXES = 96
 _IMPORT = re.compile(rb"^[ \t]*(?:from[ \t]+([.\w]+)[ \t]+import[ \t]+([^#\n]+)|import[ \t]+([^#\n]+))", re.MULTILINE)
 _WORD = re.compile(rb"\w+")
 _SKIP = frozenset({"node_modules", "site-packages", "__pycache__", "build", "dist", "venv", "env"})
+
+
+_known: weakref.WeakKeyDictionary[Project, Importers] = weakref.WeakKeyDictionary()
+
+
+def importers_of(project: Project) -> Importers:
+    """The table of a project, made at the first question."""
+    found = _known.get(project)
+    if found is None:
+        found = _known[project] = Importers(project)
+    return found
 
 
 class Importers:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import ast
-import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
-from gradlint.source.callers import Importers
+from gradlint.source.callers import importers_of
 from gradlint.source.data import dataset_of, losses_of
 from gradlint.source.evaluate import Evaluator
 from gradlint.source.frameworks import Frameworks
@@ -25,8 +24,6 @@ MAX_IMPORTED = 16
 MAX_SEEN = 64
 MAX_IMPORT_DEPTH = 2
 """How many imported files are looked at on the way, and how far from the script."""
-
-_importers: weakref.WeakKeyDictionary[Project, Importers] = weakref.WeakKeyDictionary()
 
 
 def read_script(source: Path | str | SourceFile, project: Project) -> Script:
@@ -50,9 +47,7 @@ class _Reading:
     """One reading of one file."""
 
     def __init__(self, file: SourceFile, project: Project) -> None:
-        importers = _importers.get(project)
-        if importers is None:
-            importers = _importers[project] = Importers(project)
+        importers = importers_of(project)
         self.file = file
         self.project = project
         self.evaluator = Evaluator(project, importers)

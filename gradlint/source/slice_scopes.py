@@ -38,6 +38,12 @@ class Scope:
         return [a.arg for a in (*found.posonlyargs, *found.args, *found.kwonlyargs)]
 
     @cached_property
+    def positional(self) -> list[str]:
+        """The names of the parameters that take positional arguments."""
+        arguments = self.function.args if self.function else None
+        return [a.arg for a in (*arguments.posonlyargs, *arguments.args)] if arguments is not None else []
+
+    @cached_property
     def collectors(self) -> dict[str, str]:
         """What `*args` and `**kwargs` hold where nothing is passed, as expressions."""
         arguments = self.function.args if self.function else None

@@ -72,6 +72,7 @@ _INITIALISING_BODY = re.compile(
 )
 _TRAINING_BODY = re.compile(r"\.(backward|step)\(")
 _MAX_ROUNDS = 12
+_ONCE = -2
 _IMPORTS = (ast.Import, ast.ImportFrom)
 
 
@@ -165,10 +166,11 @@ def _keep_compound(
     scopes: Scopes, statement: ast.stmt, selection: Selection, stop: int, models: set[str]
 ) -> tuple[Position, ...] | None:
     loop = isinstance(statement, (ast.For, ast.AsyncFor, ast.While))
-    if loop and _TRAINING_BODY.search(ast.unparse(statement)):
+    trains = loop and bool(_TRAINING_BODY.search(ast.unparse(statement)))
+    if trains and not names_bound(statement) & models:
         return None
     inside: list[Position] = []
-    if loop and _changes_a_model(statement, models & selection.needed):
+    if loop and not trains and _changes_a_model(statement, models & selection.needed):
         selection.needed |= names_read(statement)
         return ()
     for block in blocks_of(statement):
@@ -178,11 +180,17 @@ def _keep_compound(
                 inside += [position(inner), *found]
                 if not found and is_compound(inner):
                     inside += [position(s) for s in ast.walk(inner) if isinstance(s, ast.stmt)]
+    if inside and isinstance(statement, ast.Try):
+        # Whether a package can be imported decides between the body and its handlers.
+        inside += [position(s) for s in statement.body if isinstance(s, _IMPORTS)]
     header = names_bound(statement) if isinstance(statement, (ast.With, ast.AsyncWith)) else set()
     if not inside and not (header & selection.needed):
         return None
     for part in header_of(statement):
         selection.needed |= names_read(part)
+    if trains:
+        # A model is made in it, for each fold of a cross-validation: one is enough.
+        inside.append((statement.lineno, _ONCE))
     return tuple(dict.fromkeys(inside)) or ((-1, -1),)
 
 
@@ -214,6 +222,9 @@ def _call_matters(scopes: Scopes, call: ast.Call, needed: set[str], models: set[
         return False
     if last in ("seed", "manual_seed", "set_default_dtype"):
         return False
+    if last == "__init__" and isinstance(call.func, ast.Attribute) and dotted(call.func.value) != "self":
+        # What the class does not set itself may come from its bases.
+        return any(n.startswith("self.") for n in needed)
     root = place(call.func.value) if isinstance(call.func, ast.Attribute) else ""
     if root and root in needed and root != "self" and root not in scopes.imports:
         return True

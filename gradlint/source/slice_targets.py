@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gradlint.location import Location
 from gradlint.source.script import Script
@@ -21,6 +21,8 @@ _MODEL_LIBRARIES = re.compile(
     r"|segmentation_models_pytorch\.|torch\.hub\.load$|torch\.nn\.[A-Z][A-Za-z0-9]*$|peft\.get_peft_model)"
 )
 _NOT_A_MODEL = re.compile(r"(Tokenizer|Processor|FeatureExtractor|Config|Trainer|Dataset|Loss|_Weights)\b")
+_IS_LOSS = re.compile(r"(Loss|Criterion|Metric|Metrics)$")
+"""Classes that judge a model's output; to trace one it would need that output."""
 _WRAPPERS = frozenset(["DataParallel", "DistributedDataParallel", "DDP", "compile", "convert_sync_batchnorm", "FSDP"])
 _MOVES = frozenset(["to", "cuda", "cpu", "half", "train", "eval", "float", "double", "requires_grad_", "share_memory"])
 _MAX_DEPTH = 8
@@ -54,10 +56,44 @@ def find_targets(scopes: Scopes, script: Script | None) -> list[Target]:
         else:
             found[key] = Target(known.scope, known.expression, known.stop, target.call, target.name, target.location)
     complete = [t if t.call is not None else _with_call(scopes, t) for t in found.values()]
+    complete = _without_makers(scopes, complete)
     by_call: dict[object, Target] = {}
     for target in complete:
+        if target.call is not None and _IS_LOSS.search(_last(target.call.func)):
+            continue
         by_call.setdefault(id(target.call) if target.call is not None else object(), target)
     return sorted(by_call.values(), key=lambda t: (t.call.lineno if t.call else t.stop, t.expression))
+
+
+def _without_makers(scopes: Scopes, targets: list[Target]) -> list[Target]:
+    """The targets without constructions that a function returns, which another target calls: these are the same model.
+
+    What is known of such a construction (its name and place) is told of the variable that holds the model.
+    """
+    by_call = {id(t.call): t for t in targets if t.call is not None}
+    found: list[Target] = []
+    dropped: set[int] = set()
+    for target in targets:
+        made = [by_call[id(c)] for c in _returned(scopes, target) if id(c) in by_call and by_call[id(c)] is not target]
+        dropped |= {id(m) for m in made}
+        same = made[0] if len(made) == 1 else None
+        found.append(
+            target if same is None else replace(target, call=same.call, name=same.name, location=same.location)
+        )
+    return [t for before, t in zip(targets, found, strict=True) if id(before) not in dropped]
+
+
+def _returned(scopes: Scopes, target: Target) -> Iterator[ast.Call]:
+    """The constructions that the function returns which a target's call calls."""
+    called = unwrapped(target.call) if target.call is not None else None
+    name = _last(called.func) if isinstance(called, ast.Call) else ""
+    for maker in scopes.all:
+        if maker.function is None or maker.name != name or maker.owner not in (None, target.scope.owner):
+            continue
+        for statement in maker.statements:
+            value = unwrapped(statement.value) if isinstance(statement, ast.Return) and statement.value else None
+            if isinstance(value, ast.Call):
+                yield value
 
 
 def _trained(scopes: Scopes) -> Iterator[Target]:

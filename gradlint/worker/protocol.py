@@ -25,7 +25,7 @@ class SliceStep:
     `action` is
     - "run": run the statement that starts at `line`, `column` (as `ast` counts them: from 1, UTF-8 bytes from 0)
       of the file `path` (empty: the slice's own). `keep` lists the starts of the statements inside it to keep;
-      empty keeps it whole;
+      empty keeps it whole; (line, -2) says that the loop of that line is to be run once;
     - "scope": begin the scope, with the names of the module visible in it;
     - "share": `name` is global in the scope: what it binds there, the module sees;
     - "bind": evaluate `expression` in the scope `source` and bind it to `name`;
