@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 
 from gradlint.source.evaluation import Evaluation
-from gradlint.source.index import END, CallSite, Scope, terminal_name
+from gradlint.source.index import END, CallSite, FileIndex, Scope, terminal_name
 from gradlint.source.reaching import reaching
 from gradlint.source.things import (
     External,
@@ -76,13 +76,7 @@ def stored_on(evaluator: Evaluation, instance: Instance, name: str) -> Things:
     if instance.call is None:
         return ()
     scope = instance.scope
-    keys = [
-        k
-        for table in (scope.bindings, scope.stores)
-        for k, bs in table.items()
-        if any(b.value is instance.call for b in bs)
-    ]
-    for key in keys:
+    for key in scope.holders(instance.call):
         for full in (f"{key}.{name}", f"{key}[{name!r}]"):
             bindings = scope.stores.get(full)
             if bindings:
@@ -104,10 +98,19 @@ def flag(evaluator: Evaluation, parser: Instance, name: str) -> Things:
             for keyword in site.node.keywords:
                 if keyword.arg == name:
                     return evaluator.evaluate(keyword.value, site.scope)
-        for site in index.calls_by_name.get("add_argument", []):
-            if destination(site.node) == name and _may_be(evaluator, site, parser, index.file.path):
+        for site in _flags(index).get(name, ()):
+            if _may_be(evaluator, site, parser, index.file.path):
                 return _flag_default(evaluator, site, name)
     return ()
+
+
+def _flags(index: FileIndex) -> dict[str, list[CallSite]]:
+    """The `add_argument` calls of a file by their destination."""
+    if index.flags is None:
+        index.flags = {}
+        for site in index.calls_by_name.get("add_argument", ()):
+            index.flags.setdefault(destination(site.node) or "", []).append(site)
+    return index.flags
 
 
 def _may_be(evaluator: Evaluation, site: CallSite, parser: Instance, path: str) -> bool:

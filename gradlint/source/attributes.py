@@ -70,7 +70,7 @@ class Attributes(Names):
         if scope.owner_class is not None and root == first_parameter(scope):
             return (), False
         frame = self._frame_of(scope, frame)
-        found = reaching(bindings, at, scope.path_at(at) if at != END else ())
+        found = reaching(bindings, at, scope.path_around(at, bindings) if at != END else ())
         found = [(b, p) for b, p in found if not self.dead(p, scope, frame)]
         if not found:
             return (), False
@@ -148,15 +148,10 @@ class Attributes(Names):
         """`model.fc = …` where the variable holds this instance, in the scope that made it."""
         if instance.call is None:
             return ()
-        suffix = f".{name}"
-        for key, bindings in instance.scope.stores.items():
-            if not key.endswith(suffix) or key.count(".") != 1:
-                continue
-            root = key[: -len(suffix)]
-            made = instance.scope.bindings.get(root, [])
-            if any(b.value is instance.call for b in made):
-                last = bindings[-1]
-                return tuple(conditional(t) for t in self.binding(last, instance.scope, instance.frame))
+        for holder in instance.scope.holders(instance.call):
+            bindings = instance.scope.stores.get(f"{holder}.{name}")
+            if bindings and holder in instance.scope.bindings:
+                return tuple(conditional(t) for t in self.binding(bindings[-1], instance.scope, instance.frame))
         return ()
 
     def _attribute_bindings(self, bindings: list[Binding], instance: Instance, cls: Scope) -> Things:

@@ -15,7 +15,7 @@ from gradlint.source.project import Project, SourceFile
 MAX_FILES = 3000
 MAX_BYTES = 1 << 20
 MAX_IMPORTERS = 24
-MAX_RECENT = 32
+MAX_RECENT_BYTES = 16 << 20
 MAX_INDEXES = 96
 
 _IMPORT = re.compile(rb"^[ \t]*(?:from[ \t]+([.\w]+)[ \t]+import[ \t]+([^#\n]+)|import[ \t]+([^#\n]+))", re.MULTILINE)
@@ -41,6 +41,8 @@ class Importers:
         self._project = project
         self._table: dict[str, list[str]] | None = None
         self._recent: dict[str, bytes] = {}
+        self._recent_bytes = 0
+        self._packages: dict[str, bool] = {}
         self._indexes: OrderedDict[str, FileIndex] = OrderedDict()
 
     def index(self, file: SourceFile) -> FileIndex:
@@ -57,12 +59,13 @@ class Importers:
         """Files that import `file` and hold the word `name`, sorted by path, at most `MAX_IMPORTERS`."""
         if self._table is None:
             self._table = self._scan()
-        path = Path(file.path)
-        stem = path.parent.name if path.stem == "__init__" else path.stem
+        folder, _, last = file.path.replace("\\", "/").rpartition("/")
+        package = folder.rpartition("/")[2]
+        stem = package if last == "__init__.py" else last.removesuffix(".py")
         wanted = name.encode()
         found = []
         # A package's __init__ may hand the name on: whoever imports the package may call it too.
-        stems = {stem, path.parent.name} if (path.parent / "__init__.py").is_file() else {stem}
+        stems = {stem, package} if self._is_package(folder) else {stem}
         for candidate in sorted({p for s in stems for p in self._table.get(s, ())}):
             if candidate == file.path:
                 continue
@@ -75,16 +78,25 @@ class Importers:
                 break
         return found
 
+    def _is_package(self, folder: str) -> bool:
+        known = self._packages.get(folder)
+        if known is None:
+            known = self._packages[folder] = Path(folder, "__init__.py").is_file()
+        return known
+
     def _bytes(self, path: str) -> bytes:
-        """A file's content; the last few are kept, since questions about one file come together."""
-        if path not in self._recent:
+        """A file's content; what was read last is kept, since the scripts of a project ask for the same files."""
+        found = self._recent.get(path)
+        if found is None:
             try:
-                self._recent[path] = Path(path).read_bytes()
+                found = Path(path).read_bytes()
             except OSError:
-                self._recent[path] = b""
-            if len(self._recent) > MAX_RECENT:
-                self._recent.pop(next(iter(self._recent)))
-        return self._recent[path]
+                found = b""
+            self._recent[path] = found
+            self._recent_bytes += len(found)
+            while self._recent_bytes > MAX_RECENT_BYTES and len(self._recent) > 1:
+                self._recent_bytes -= len(self._recent.pop(next(iter(self._recent))))
+        return found
 
     def _scan(self) -> dict[str, list[str]]:
         table: dict[str, list[str]] = {}
@@ -98,8 +110,10 @@ class Importers:
                 if count > MAX_FILES:
                     return table
                 path = Path(folder) / name
-                for word in self._imported_words(path):
-                    table.setdefault(word, []).append(str(path.resolve()))
+                words = self._imported_words(path)
+                resolved = str(path.resolve()) if words else ""
+                for word in words:
+                    table.setdefault(word, []).append(resolved)
         return table
 
     @staticmethod

@@ -37,13 +37,14 @@ class Conditions(Evaluation):
                 inner = self.truth(operand, scope, frame)
                 return None if inner is None else not inner
             case ast.BoolOp(op=op, values=values):
-                truths = [self.truth(v, scope, frame) for v in values]
                 decisive = isinstance(op, ast.Or)
-                if decisive in truths:
-                    return decisive
-                return None if None in truths else not decisive
-            case ast.Compare():
-                return self._compare(test, scope, frame)
+                sure = True
+                for value in values:
+                    truth = self.truth(value, scope, frame)
+                    if truth is decisive:
+                        return decisive
+                    sure = sure and truth is not None
+                return not decisive if sure else None
         found = {self.truth_of(t) for t in self.evaluate(test, scope, frame)}
         return found.pop() if len(found) == 1 else None
 

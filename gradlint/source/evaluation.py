@@ -83,8 +83,11 @@ class Evaluation(ABC):
 
     def ask(self, expression: ast.expr, scope: Scope, frame: Frame | None = None) -> Things:
         """`evaluate` with a budget of its own."""
-        with self.question():
+        outer, self.budget = self.budget, Budget(2000)
+        try:
             return self.evaluate(expression, scope, frame)
+        finally:
+            self.budget = outer
 
     def evaluate(self, expression: ast.expr, scope: Scope, frame: Frame | None = None) -> Things:
         """Everything that the expression can stand for; never empty."""

@@ -88,6 +88,7 @@ class Scope:
     returns: list[tuple[ast.expr, Path]] = field(default_factory=list)
     globals: set[str] = field(default_factory=set)
     words: set[str] = field(default_factory=set)
+    _holders: dict[int, list[str]] | None = None
 
     @property
     def qualified_name(self) -> str:
@@ -117,6 +118,20 @@ class Scope:
         """The blocks of this scope around a position, outermost first."""
         return tuple(b for b in self.blocks if b.start <= position < b.end)
 
+    def path_around(self, position: Position, bindings: list[Binding]) -> Path:
+        """`path_at`, as far as it bears on which of the bindings reach the position."""
+        return self.path_at(position) if any(b.path for b in bindings) else ()
+
+    def holders(self, value: ast.expr) -> list[str]:
+        """The names, then the attributes and subscripts, that this very expression is assigned to in this scope."""
+        if self._holders is None:
+            self._holders = {}
+            for table in (self.bindings, self.stores):
+                for name, bindings in table.items():
+                    for held in dict.fromkeys(id(b.value) for b in bindings if b.value is not None):
+                        self._holders.setdefault(held, []).append(name)
+        return self._holders.get(id(value), [])
+
     def method(self, name: str) -> Scope | None:
         """The function of that name defined directly in this scope (the last one wins)."""
         return next((c for c in reversed(self.children) if c.kind == "function" and c.name == name), None)
@@ -137,6 +152,7 @@ class FileIndex:
     scopes: list[Scope]
     calls_by_name: dict[str, list[CallSite]]
     scope_of: dict[int, Scope]
+    flags: dict[str, list[CallSite]] | None = None
 
     @property
     def classes(self) -> list[Scope]:

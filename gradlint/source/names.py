@@ -42,7 +42,7 @@ class Names(Elements):
             bindings = current.bindings.get(name) if visible and name not in current.globals else None
             if bindings:
                 in_frame = self._frame_of(current, frame)
-                path = current.path_at(at) if current is scope else ()
+                path = current.path_around(at, bindings) if current is scope else ()
                 found = reaching(bindings, at, path)
                 if not found and current is scope and current.kind != "class":
                     found = reaching(bindings, END, path)
@@ -67,13 +67,21 @@ class Names(Elements):
         return frame
 
     def _bound(self, found: list[tuple[Binding, Path]], scope: Scope, frame: Frame | None) -> Things:
+        if len(found) == 1 and not found[0][1]:
+            return self.binding(found[0][0], scope, frame)
         things: list[Thing] = []
-        live = [(b, p) for b, p in found if not self.dead(p, scope, frame)]
-        for binding, only_on in live or found:
-            values = self.binding(binding, scope, frame)
-            sure = not only_on or self.taken(only_on, scope, frame)
-            things.extend(values if sure else (conditional(v) for v in values))
-            if sure:
+        live = False
+        for respect_dead in (True, False):
+            for binding, only_on in found:
+                if respect_dead and self.dead(only_on, scope, frame):
+                    continue
+                live = True
+                values = self.binding(binding, scope, frame)
+                sure = not only_on or self.taken(only_on, scope, frame)
+                things.extend(values if sure else (conditional(v) for v in values))
+                if sure:
+                    break
+            if live:
                 break
         return tuple(things)
 

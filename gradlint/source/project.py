@@ -121,15 +121,18 @@ class Project:
         self.root = root.resolve()
         self._files: OrderedDict[str, SourceFile | None] = OrderedDict()
         self._capacity = capacity
+        self._folders: dict[str, frozenset[str]] = {}
         self._modules: dict[tuple[str, str, int], SourceFile | None] = {}
 
     def file(self, path: Path | str) -> SourceFile | None:
         """The file, or None if it cannot be read or does not parse."""
-        resolved = Path(path).resolve()
-        key = str(resolved)
+        key = str(path)
+        if key not in self._files:
+            key = str(Path(path).resolve())
         if key in self._files:
             self._files.move_to_end(key)
             return self._files[key]
+        resolved = Path(key)
         try:
             found: SourceFile | None = SourceFile(key, read_text(resolved), module=self.module_name(resolved))
             assert found is not None
@@ -175,10 +178,24 @@ class Project:
             parents = [folder, *folder.parents]
             within = parents[: parents.index(self.root) + 1] if self.root in parents else [folder]
             bases = [*within, self.root / "src"]
-        relative = Path(*name.split(".")) if name else Path()
+        parts = name.split(".") if name else []
         for base in bases:
-            stem = base / relative
-            for candidate in (stem.with_name(stem.name + ".py") if name else None, stem / "__init__.py"):
-                if candidate is not None and candidate.is_file():
-                    return self.file(candidate)
+            outer = base.joinpath(*parts[:-1]) if len(parts) > 1 else base
+            if parts and self._holds(outer, f"{parts[-1]}.py"):
+                return self.file(outer / f"{parts[-1]}.py")
+            inner = outer / parts[-1] if parts else base
+            if (not parts or self._holds(outer, parts[-1])) and self._holds(inner, "__init__.py"):
+                return self.file(inner / "__init__.py")
         return None
+
+    def _holds(self, folder: Path, name: str) -> bool:
+        """Whether a folder holds an entry of this name; a folder is listed once."""
+        key = str(folder)
+        names = self._folders.get(key)
+        if names is None:
+            try:
+                names = frozenset(p.name for p in folder.iterdir())
+            except OSError:
+                names = frozenset()
+            self._folders[key] = names
+        return name in names

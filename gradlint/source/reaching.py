@@ -10,6 +10,8 @@ def reaching(bindings: list[Binding], position: Position, path: Path) -> list[tu
 
     A binding is killed by a later one on every path to the use; branches of one `if` exclude each other.
     """
+    if len(bindings) == 1 and not bindings[0].path and bindings[0].span is None:
+        return [(bindings[0], ())] if bindings[0].position <= position else []
     found: list[tuple[Binding, Path]] = []
     covered: dict[int, set[int]] = {}
     owners = {id(b.owner): b.branch for b in path if b.kind in CONDITIONAL}

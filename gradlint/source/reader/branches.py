@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from typing import Any
 
 from gradlint.source.reader.expressions import Expressions
@@ -10,12 +11,21 @@ from gradlint.source.reader.machine import MISSING
 from gradlint.source.reader.values import (
     Frame,
     Jump,
+    OutOfStepsError,
     ReadingStoppedError,
     Site,
     Tensor,
+    Unknown,
     contains_tensor,
     merge,
+    site_of,
 )
+
+MAX_DOUBTFUL = 60_000
+"""Steps of one run that may go into branches whose condition is not known: a table of a dozen networks."""
+
+MAX_DOUBTFUL_ELSEWHERE = 12_000
+"""The same where the condition stands in another file, whose own reading follows every branch of it."""
 
 
 class Branches(Expressions):
@@ -25,15 +35,21 @@ class Branches(Expressions):
         truth = self.holds(node.test, frame)
         if truth is not None:
             return self.execute(node.body if truth else node.orelse, frame)
-        return self.both(node.body, node.orelse, frame, Site(frame.file, node.test))
+        return self.both(node.body, node.orelse, frame, site_of(frame.file, node.test))
 
     def both(self, first: list[ast.stmt], second: list[ast.stmt], frame: Frame, site: Site) -> Jump | None:
         """Run both branches of a condition that is not known, and merge what they did."""
         if self.operations is not None:
             return self._both_in_graph(first, second, frame, site)
+        if not self.branches:
+            self.doubt_began = self.steps
+            self.most_doubtful = MAX_DOUBTFUL if frame.file.path == self.home else MAX_DOUBTFUL_ELSEWHERE
+        if self.doubtful + self.steps - self.doubt_began > self.most_doubtful:
+            return self._pass_by([*first, *second], frame, site)
         before = dict(frame.names)
         self.uncertain += 1
         self.regions += 1
+        self.branches += 1
         self.writes.append([])
         try:
             jump_a = self._under(site, True, first, frame)
@@ -43,6 +59,9 @@ class Branches(Expressions):
         finally:
             self.uncertain -= 1
             self.regions -= 1
+            self.branches -= 1
+            if not self.branches:
+                self.doubtful += self.steps - self.doubt_began
             log = self.writes.pop()
         raised = jump_a is not None and jump_a.kind == "raise"
         for table, name, value in written:
@@ -65,6 +84,21 @@ class Branches(Expressions):
         finally:
             if known:
                 self.conditions.pop()
+
+    def _pass_by(self, branches: list[ast.stmt], frame: Frame, site: Site) -> Jump | None:
+        """Read neither branch: what they set or return is not known."""
+        if self.building:
+            raise OutOfStepsError
+        for statement in _statements(branches):
+            match statement:
+                case ast.Assign(targets=targets):
+                    for target in targets:
+                        self.assign(target, Unknown(f"depends on `{site.text}`"), frame)
+                case ast.AugAssign(target=target) | ast.AnnAssign(target=target) | ast.For(target=target):
+                    self.assign(target, Unknown(f"depends on `{site.text}`"), frame)
+                case ast.Return():
+                    frame.returns.append(Unknown(f"depends on `{site.text}`"))
+        return None
 
     def _undo(self) -> list[tuple[dict[str, Any], str, Any]]:
         """Take back the attribute writes of a branch; what they wrote, once each."""
@@ -172,7 +206,7 @@ class Branches(Expressions):
             if assumed is None and not isinstance(subject, (str, int, float)):
                 rest = node.cases[node.cases.index(case) + 1 :]
                 others = [ast.copy_location(ast.Match(node.subject, rest), node)] if rest else []
-                return self.both(case.body, list(others), frame, Site(frame.file, _condition(node.subject, options)))
+                return self.both(case.body, list(others), frame, site_of(frame.file, _condition(node.subject, options)))
         return None
 
     def _run_try(self, node: Any, frame: Frame) -> Jump | None:
@@ -199,6 +233,14 @@ def _condition(subject: ast.expr, options: list[Any]) -> ast.expr:
 def _undecided(site: Site) -> ReadingStoppedError:
     condition = site.node if isinstance(site.node, ast.expr) else None
     return ReadingStoppedError(site, f"which branch runs depends on `{site.text}`, which is not known", condition)
+
+
+def _statements(block: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """The statements of a block and of the blocks inside, but not of definitions."""
+    for statement in block:
+        yield statement
+        if not isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            yield from _statements([c for c in ast.iter_child_nodes(statement) if isinstance(c, ast.stmt)])
 
 
 def _only_raises(block: list[ast.stmt]) -> bool:

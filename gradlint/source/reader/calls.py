@@ -25,6 +25,7 @@ from gradlint.source.reader.values import (
     UserClass,
     contains_tensor,
     merge,
+    site_of,
 )
 
 
@@ -158,7 +159,7 @@ class Calls(Members):
                     if keyword.arg == "default":
                         return value
                     if keyword.arg == "default_factory":
-                        return self.call(value, [], {}, Site(cls.frame.file, keyword.value))
+                        return self.call(value, [], {}, site_of(cls.frame.file, keyword.value))
         return Unknown(f"the default of `{name}`")
 
     def make_function(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda, frame: Frame) -> Function:
@@ -179,6 +180,9 @@ class Calls(Members):
         function.called = True
         if self.depth > MAX_DEPTH:
             return Unknown("calls are nested too deeply")
+        outer = self.running.get(function.node)
+        if outer is not None and self.regions > outer:
+            return self._endless(function, args, kwargs, site, receiver)
         frame = Frame(function.frame.file, {}, outer=function.frame, owner=function.owner)
         if receiver is not None and function.role != "staticmethod":
             args = [receiver, *args]
@@ -192,6 +196,7 @@ class Calls(Members):
             self.outer_site = site
         self.depth += 1
         self.uncertain = self.rounds = 0
+        self.running[function.node] = self.regions
         try:
             if isinstance(function.node, ast.Lambda):
                 return self.evaluate(function.node.body, frame)
@@ -201,6 +206,10 @@ class Calls(Members):
         finally:
             self.depth -= 1
             self.uncertain, self.rounds = kept
+            if outer is None:
+                del self.running[function.node]
+            else:
+                self.running[function.node] = outer
             self.outer_site = kept_site
         if frame.yields is not None:
             return frame.yields
@@ -213,6 +222,15 @@ class Calls(Members):
         if jump is not None and jump.kind == "raise":
             return Unknown(f"`{function.name}` raises")
         return value
+
+    def _endless(self, function: Function, args: list[Any], kwargs: dict[str, Any], site: Site, receiver: Any) -> Any:
+        """A function that calls itself under a condition that is not known: following it would double at every turn."""
+        reason = f"`{function.name}` calls itself, and when that ends is not known"
+        if isinstance(receiver, Module) and function.name == "__init__":
+            receiver.opaque = reason
+        if self.operations is not None and contains_tensor([*args, *kwargs.values()]):
+            return self.operations.unknown(function.name, args, kwargs, site)
+        return Unknown(reason)
 
     def _bind(self, function: Function, args: list[Any], kwargs: dict[str, Any], frame: Frame) -> None:
         spec = function.node.args

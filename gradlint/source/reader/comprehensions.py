@@ -6,7 +6,7 @@ import ast
 from typing import Any
 
 from gradlint.source.reader.operators import MAX_SEQUENCE, Operators
-from gradlint.source.reader.values import Frame, Site, Unknown, is_plain, is_repeated, repeated
+from gradlint.source.reader.values import Frame, Site, Unknown, is_plain, is_repeated, repeated, site_of
 
 LONG_LOOP = 400
 """Steps after which a loop of a script that builds nothing counts as work on data and is left."""
@@ -28,7 +28,7 @@ class Comprehensions(Operators):
             produce(frame)
             return True
         first, rest = generators[0], generators[1:]
-        site = Site(frame.file, first.iter)
+        site = site_of(frame.file, first.iter)
         value = self.evaluate(first.iter, frame)
         items = self.items(value, site)
         if items is None and once:

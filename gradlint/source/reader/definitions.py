@@ -10,9 +10,9 @@ from gradlint.source.reader.values import (
     External,
     Frame,
     Function,
-    Site,
     Unknown,
     UserClass,
+    site_of,
 )
 
 
@@ -65,7 +65,7 @@ class Definitions(Loops):
             return value
         applied = self.evaluate(decorator, frame)
         if isinstance(applied, Function):
-            result = self.call(applied, [value], {}, Site(frame.file, decorator))
+            result = self.call(applied, [value], {}, site_of(frame.file, decorator))
             if isinstance(result, (Function, UserClass)) and not isinstance(value, UserClass):
                 return value if result.name == "wrapper" else result
         return value

@@ -9,11 +9,12 @@ from gradlint.source.reader.comprehensions import Comprehensions
 from gradlint.source.reader.values import (
     External,
     Frame,
-    Site,
+    OutOfStepsError,
     Super,
     Unknown,
     UserClass,
     is_plain,
+    site_of,
 )
 
 MAX_LITERAL = 2_000
@@ -25,7 +26,9 @@ class Expressions(Comprehensions):
 
     def evaluate(self, node: ast.expr, frame: Frame) -> Any:
         """The value of an expression; never raises for bad user code."""
-        self.step()
+        self.steps += 1
+        if self.steps > self.limit:
+            raise OutOfStepsError
         kind = type(node)
         method = self.methods.get(kind)
         if method is None:
@@ -53,10 +56,10 @@ class Expressions(Comprehensions):
         return False
 
     def _of_attribute(self, node: ast.Attribute, frame: Frame) -> Any:
-        return self.attribute(self.evaluate(node.value, frame), node.attr, Site(frame.file, node))
+        return self.attribute(self.evaluate(node.value, frame), node.attr, site_of(frame.file, node))
 
     def _of_call(self, node: ast.Call, frame: Frame) -> Any:
-        site = Site(frame.file, node)
+        site = site_of(frame.file, node)
         if isinstance(node.func, ast.Name) and node.func.id == "super":
             owner = self._owner(frame)
             if owner is not None:
@@ -103,7 +106,9 @@ class Expressions(Comprehensions):
         return value
 
     def _of_subscript(self, node: ast.Subscript, frame: Frame) -> Any:
-        return self.get_item(self.evaluate(node.value, frame), self.evaluate(node.slice, frame), Site(frame.file, node))
+        return self.get_item(
+            self.evaluate(node.value, frame), self.evaluate(node.slice, frame), site_of(frame.file, node)
+        )
 
     def _of_slice(self, node: ast.Slice, frame: Frame) -> Any:
         return slice(
@@ -117,7 +122,7 @@ class Expressions(Comprehensions):
         for node in nodes:
             if isinstance(node, ast.Starred):
                 value = self.evaluate(node.value, frame)
-                items = self.items(value, Site(frame.file, node))
+                items = self.items(value, site_of(frame.file, node))
                 found += [Unknown("unpacked elements that are not known")] if items is None else items
             else:
                 found.append(self.evaluate(node, frame))
@@ -195,7 +200,7 @@ class Expressions(Comprehensions):
         return Unknown("sent value")
 
     def _of_yieldfrom(self, node: ast.YieldFrom, frame: Frame) -> Any:
-        items = self.items(self.evaluate(node.value, frame), Site(frame.file, node))
+        items = self.items(self.evaluate(node.value, frame), site_of(frame.file, node))
         if frame.yields is not None and items is not None:
             frame.yields.extend(items)
         return Unknown("sent value")

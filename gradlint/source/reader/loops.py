@@ -16,6 +16,7 @@ from gradlint.source.reader.values import (
     Unknown,
     contains_tensor,
     is_repeated,
+    site_of,
 )
 
 MAX_ROUNDS = 10_000
@@ -26,7 +27,7 @@ class Loops(Branches):
     """Runs `for` and `while`: every round where the length is known, else one."""
 
     def _run_for(self, node: ast.For, frame: Frame) -> Jump | None:
-        site = Site(frame.file, node.iter)
+        site = site_of(frame.file, node.iter)
         value = self.evaluate(node.iter, frame)
         alternatives = value.values if isinstance(value, Choice) else (value,)
         for one in alternatives:
@@ -110,7 +111,7 @@ class Loops(Branches):
                 frame.names[name] = builder.emit("loop", "loop", [value], site, {"steps": None}, value.shape)
 
     def _run_while(self, node: ast.While, frame: Frame) -> Jump | None:
-        site = Site(frame.file, node.test)
+        site = site_of(frame.file, node.test)
         started, events = self.steps, self.events
         for _ in range(MAX_ROUNDS):
             truth = self.truth(self.evaluate(node.test, frame))

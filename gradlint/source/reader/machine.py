@@ -93,6 +93,7 @@ class Machine(ABC):
 
     def __init__(self, project: Project) -> None:
         self.project = project
+        self.home = ""
         self.frames: dict[str, Frame] = {}
         self.operations: Operations | None = None
         self.methods: dict[type, Callable[[Any, Frame], Any]] = {}
@@ -110,6 +111,11 @@ class Machine(ABC):
         self.conditions: list[tuple[ast.expr, bool]] = []
         self.containers: dict[int, tuple[Any, int, int]] = {}
         self.regions = 0
+        self.branches = 0
+        self.doubtful = 0
+        self.doubt_began = 0
+        self.most_doubtful = 0
+        self.running: dict[ast.AST, int] = {}
         self.writes: list[list[tuple[dict[str, Any], str, Any]]] = []
         self.decisions: dict[tuple[str, int], int] = {}
         self.forks: dict[tuple[str, int], int] = {}

@@ -176,7 +176,7 @@ class Modules(Externals):
             source = library(self.project, name)
             target = self.in_file(self.file_frame(source), name) if source is not None else None
             if isinstance(target, UserClass) and target is not cls:
-                cls.bases = [target if b == base else b for b in cls.bases]
+                cls.rebase(base, target)
                 cls.torch_base = "Module"
             else:
                 cls.torch_base = cls.torch_base or (name if name in LAYERS or name in CONTAINERS else "Module")

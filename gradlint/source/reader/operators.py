@@ -24,6 +24,7 @@ from gradlint.source.reader.values import (
     UserClass,
     is_plain,
     merge,
+    site_of,
 )
 
 BINARY: dict[type[ast.operator], tuple[str, Any]] = {
@@ -118,11 +119,11 @@ class Operators(Calls):
 
     def _of_binop(self, node: ast.BinOp, frame: Frame) -> Any:
         left, right = self.evaluate(node.left, frame), self.evaluate(node.right, frame)
-        return self.binary(node.op, left, right, Site(frame.file, node))
+        return self.binary(node.op, left, right, site_of(frame.file, node))
 
     def _of_unaryop(self, node: ast.UnaryOp, frame: Frame) -> Any:
         value = self.evaluate(node.operand, frame)
-        site = Site(frame.file, node)
+        site = site_of(frame.file, node)
         if isinstance(node.op, ast.Not):
             truth = self.truth(value)
             return Unknown("a condition that is not known") if truth is None else not truth
@@ -245,7 +246,7 @@ class Operators(Calls):
         count = len(self.operations.builder.nodes) if self.operations else 0
         values = [self.evaluate(node.body, frame), self.evaluate(node.orelse, frame)]
         if self.operations is not None and len(self.operations.builder.nodes) > count:
-            site = Site(frame.file, node.test)
+            site = site_of(frame.file, node.test)
             reason = f"which value is taken depends on `{site.text}`, which is not known"
             raise ReadingStoppedError(site, reason, node.test)
         return merge(values, "depends on a condition that is not known")

@@ -22,10 +22,10 @@ from gradlint.source.reader.values import (
     Function,
     Instance,
     OutOfStepsError,
-    Site,
     Unknown,
     UserClass,
     is_plain,
+    site_of,
 )
 
 MAX_MODELS = 48
@@ -58,20 +58,24 @@ def read_models(file: SourceFile, project: Project, strict: bool = False) -> lis
     if not any(hint in file.text for hint in HINTS):
         return []
     graphs: list[ModelGraph] = []
-    seen: set[str] = set()
+    seen: dict[object, list[ModelGraph]] = {}
     with _deep_recursion():
         decisions: list[dict[tuple[str, int], int]] = [{}]
         for n, decision in enumerate(decisions):
             reading = _Reading(file, project, decision, strict)
             for graph in reading.graphs():
-                key = repr((graph.location, graph.name, graph.nodes, graph.parameters))
-                if key not in seen and len(graphs) < MAX_MODELS:
-                    seen.add(key)
+                alike = seen.setdefault((graph.location, graph.name, len(graph.nodes)), [])
+                if len(graphs) < MAX_MODELS and not any(_same(graph, g) for g in alike):
+                    alike.append(graph)
                     graphs.append(graph)
             if n == 0:
                 for site, count in sorted(reading.machine.forks.items()):
                     decisions += [{site: i} for i in range(1, min(count, MAX_FORKS))]
     return graphs
+
+
+def _same(a: ModelGraph, b: ModelGraph) -> bool:
+    return a.nodes == b.nodes and a.parameters == b.parameters
 
 
 def read_model(file: SourceFile, project: Project, wanted: Location | str) -> ModelGraph | None:
@@ -104,6 +108,7 @@ class _Reading:
         self.file = file
         self.strict = strict
         self.machine = Statements(project)
+        self.machine.home = file.path
         self.machine.decisions = decisions
         self.frame = Frame(file, {"__name__": "__main__", "__file__": file.path}, scope=FileScope())
         self.machine.frames[file.path] = self.frame
@@ -152,6 +157,8 @@ class _Reading:
         machine = self.machine
         machine.steps, machine.limit = 0, MAX_STEPS
         machine.depth = machine.regions = machine.uncertain = machine.rounds = machine.building = 0
+        machine.branches = machine.doubtful = 0
+        machine.running = {}
         machine.writes, machine.conditions = [], []
         machine.trained = False
         try:
@@ -176,14 +183,14 @@ class _Reading:
         for function in [*(f for f in functions if f.name not in mentioned), *functions]:
             if not function.called:
                 self._next_phase()
-                site = Site(self.file, function.node)
+                site = site_of(self.file, function.node)
                 self._guarded(lambda f=function, s=site: self.machine.call(f, self._arguments(f), {}, s))
 
     def _explore_classes(self) -> None:
         for cls in self._own(UserClass):
             if not cls.is_module and not cls.instantiated:
                 self._next_phase()
-                site = Site(self.file, cls.node)
+                site = site_of(self.file, cls.node)
                 made: list[Any] = []
                 self._guarded(lambda c=cls, s=site, m=made: m.append(self.machine.construct(c, [], {}, s)))
                 if made and isinstance(made[0], Instance):
@@ -198,7 +205,7 @@ class _Reading:
                 and member.role == "plain"
             ):
                 self._next_phase()
-                site = Site(self.file, member.node)
+                site = site_of(self.file, member.node)
                 self._guarded(lambda m=member, s=site: self.machine.call(Bound(m, instance), [], {}, s))
 
     def _explore_models(self) -> None:
@@ -213,7 +220,7 @@ class _Reading:
 
     def _construct(self, cls: UserClass) -> None:
         """An instance from the class's own defaults; one for each value of a `Literal` argument."""
-        site = Site(self.file, cls.node)
+        site = site_of(self.file, cls.node)
         init = cls.find("__init__")
         arguments = self._arguments(init, 1) if isinstance(init, Function) else []
         for values in _literal_alternatives(init, arguments) if isinstance(init, Function) else [arguments]:
@@ -235,7 +242,7 @@ class _Reading:
             named = [c for c in self._configurations() if c.name.endswith(CONFIGURATION_CLASSES)]
         if len(named) != 1:
             return Unknown(f"the argument `{argument.arg}` of `{function.name}` is not known")
-        return self.machine.construct(named[0], [], {}, Site(self.file, argument))
+        return self.machine.construct(named[0], [], {}, site_of(self.file, argument))
 
     def _configurations(self) -> list[UserClass]:
         """The classes of settings that the file defines or imports: those that need no arguments."""

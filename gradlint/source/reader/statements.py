@@ -12,10 +12,12 @@ from gradlint.source.reader.values import (
     Frame,
     Jump,
     Module,
+    OutOfStepsError,
     Pieces,
     Site,
     Tensor,
     Unknown,
+    site_of,
 )
 
 BREAK, CONTINUE = Jump("break"), Jump("continue")
@@ -27,7 +29,9 @@ class Statements(Definitions):
     def execute(self, statements: list[ast.stmt], frame: Frame) -> Jump | None:
         """Run a block."""
         for statement in statements:
-            self.step()
+            self.steps += 1
+            if self.steps > self.limit:
+                raise OutOfStepsError
             kind = type(statement)
             method = self.methods.get(kind)
             if method is None:
@@ -55,7 +59,7 @@ class Statements(Definitions):
             frame.names.setdefault(node.target.id, Unknown(f"`{node.target.id}` has no default"))
 
     def _run_augassign(self, node: ast.AugAssign, frame: Frame) -> None:
-        site = Site(frame.file, node)
+        site = site_of(frame.file, node)
         target = node.target
         left = self.evaluate(target, frame)
         right = self.evaluate(node.value, frame)
@@ -73,7 +77,7 @@ class Statements(Definitions):
 
     def assign(self, target: ast.expr, value: Any, frame: Frame) -> None:
         """Bind a target."""
-        site = Site(frame.file, target)
+        site = site_of(frame.file, target)
         match target:
             case ast.Name(id=name):
                 frame.outward.get(name, frame).names[name] = value

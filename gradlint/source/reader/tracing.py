@@ -19,8 +19,8 @@ from gradlint.source.reader.values import (
     Module,
     OutOfStepsError,
     ReadingStoppedError,
-    Site,
     Unknown,
+    site_of,
 )
 
 PLAIN_TYPES = frozenset(["int", "float", "bool", "str"])
@@ -175,7 +175,7 @@ class Tracer:
         annotation = argument.annotation
         if isinstance(annotation, ast.Name) and annotation.id in PLAIN_TYPES:
             return Unknown(f"the argument `{argument.arg}`", numeric=annotation.id in ("int", "float"))
-        site = Site(forward.frame.file, argument)
+        site = site_of(forward.frame.file, argument)
         return builder.emit("input", "input", [], site, {}, name=argument.arg)
 
 

@@ -17,31 +17,47 @@ CHECKPOINT = "checkpoint"
 """The `prefix` of an Unknown that was read from a file of weights."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, slots=True)
 class Site:
-    """A syntax node in a file; its Location is computed only when asked for."""
+    """A syntax node in a file; its Location and text are computed once, when asked for. Made by `site_of`."""
 
     file: SourceFile
     node: ast.AST
+    _location: Location | None = None
+    _text: str | None = None
 
-    @cached_property
+    @property
     def location(self) -> Location:
         """The span of the node with character columns."""
-        node: Any = self.node
-        line, end = node.lineno, node.end_lineno or node.lineno
-        return Location(
-            self.file.path,
-            line,
-            self.file.column(line, node.col_offset),
-            end,
-            self.file.column(end, node.end_col_offset or node.col_offset),
-        )
+        found = self._location
+        if found is None:
+            node: Any = self.node
+            line, end = node.lineno, node.end_lineno or node.lineno
+            found = self._location = Location(
+                self.file.path,
+                line,
+                self.file.column(line, node.col_offset),
+                end,
+                self.file.column(end, node.end_col_offset or node.col_offset),
+            )
+        return found
 
     @property
     def text(self) -> str:
         """The source of the node on one line, shortened."""
-        text = " ".join(ast.unparse(self.node).split())
-        return text if len(text) <= 60 else text[:57] + "..."
+        if self._text is None:
+            text = " ".join(ast.unparse(self.node).split())
+            self._text = text if len(text) <= 60 else text[:57] + "..."
+        return self._text
+
+
+def site_of(file: SourceFile, node: Any) -> Site:
+    """The site of a node of the file's tree: one for each node, kept with it, for loops and calls come back often."""
+    try:
+        found: Site = node.gradlint_site
+    except AttributeError:
+        found = node.gradlint_site = Site(file, node)
+    return found
 
 
 class ReadingStoppedError(Exception):
@@ -220,12 +236,17 @@ class UserClass:
     is_record: bool = False
     instantiated: bool = False
 
-    @property
+    @cached_property
     def ancestors(self) -> list[Any]:
         """This class, then its bases, depth first, each once (UserClass or External)."""
         found: list[Any] = []
         self._gather(found, 0)
         return found
+
+    def rebase(self, old: External, new: UserClass) -> None:
+        """Put a class in the place of a base."""
+        self.bases = [new if b == old else b for b in self.bases]
+        self.__dict__.pop("ancestors", None)
 
     def _gather(self, found: list[Any], depth: int) -> None:
         if self in found or depth > 20:
