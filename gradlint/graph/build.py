@@ -18,6 +18,7 @@ from gradlint.graph.overridden import answer_as_modules
 from gradlint.graph.stubs import Unknown
 from gradlint.graph.surroundings import Around, Devices, surroundings
 from gradlint.graph.trace_constants import keep_values
+from gradlint.graph.without_forward import give_forward
 from gradlint.location import Location
 from gradlint.worker.protocol import Slice
 
@@ -134,6 +135,8 @@ def _build_once(sliced: Slice, execution: Execution, seed: int, *, meta: bool) -
             raise
     try:
         answer_as_modules(found)
+        told = give_forward(found)
+        execution.notes += [told] if told is not None else []
         return _described(sliced, execution, around, recorder, found, meta=meta)
     except Exception as error:
         # A class can override what torch and we list a model's parts with.
@@ -205,7 +208,9 @@ def _rebuild(sliced: Slice, seed: int) -> nn.Module:
     execution = Execution(sliced)
     with surroundings(sliced, None) as around, Devices(meta=False):
         around.draw_from(seed)
-        return answer_as_modules(_find_module(_target(execution), execution))
+        module = answer_as_modules(_find_module(_target(execution), execution))
+        give_forward(module)
+        return module
 
 
 def _target(execution: Execution) -> object:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gradlint.graph.frames import is_user_file
-from gradlint.graph.stubs import Unknown
+from gradlint.graph.stubs import InventedText, Unknown
 from gradlint.worker.protocol import Slice
 
 
@@ -60,7 +60,7 @@ def _invented(action: argparse.Action, sliced: Slice) -> Any:
     if action.type is float:
         return 0.1
     alternatives = _ALTERNATIVES.search(action.help or "")
-    return _compared(action.dest, sliced) or (alternatives["first"] if alternatives else action.dest)
+    return _compared(action.dest, sliced) or (alternatives["first"] if alternatives else InventedText(action.dest))
 
 
 _ALTERNATIVES = re.compile(r"(?P<first>\w[\w.-]*)(?:\s*\|\s*\w[\w.-]*)+")
@@ -69,7 +69,7 @@ _ALTERNATIVES = re.compile(r"(?P<first>\w[\w.-]*)(?:\s*\|\s*\w[\w.-]*)+")
 
 def _compared(option: str, sliced: Slice) -> str | None:
     """The first text that a script, or a module of its own, compares an option with: `args.net == "vgg16"`."""
-    name = rf"\w+\.{re.escape(option)}\b"
+    name = rf"\b(?:\w+\.)?{re.escape(option)}\b"
     quoted = r"""['"](?P<{}>[^'"\n]+)['"]"""
     pattern = re.compile(
         rf"{name}\s*==\s*{quoted.format('equal')}"

@@ -25,7 +25,7 @@ from gradlint.graph.execute_statements import (
     runs_once,
 )
 from gradlint.graph.execute_surroundings import open_relative_to, package_of, search_here_first, search_in
-from gradlint.graph.stubs import Configuration, Unknown
+from gradlint.graph.stubs import Configuration, InventedText, Unknown
 from gradlint.location import Location
 from gradlint.worker.protocol import Slice, SliceStep
 
@@ -242,13 +242,13 @@ class Execution:
             self._invent(name)
 
     def _is_open(self, test: ast.expr, namespace: dict[str, Any]) -> bool:
-        """Whether a condition compares something of which the value is invented, so that each branch may be meant."""
+        """Whether a condition compares something that is invented or was left out, so that each branch may be meant."""
         for operand in operands_of(test):
             try:
                 value = eval(compile(ast.Expression(operand), "<condition>", "eval"), namespace)
             except (Exception, SystemExit):
                 continue
-            if isinstance(value, Unknown):
+            if value is None or isinstance(value, (Unknown, InventedText)):
                 return True
         return False
 

@@ -117,6 +117,7 @@ _CORRECTIONS: list[tuple[str, _Correct]] = [
     (r"running_mean should contain \d+ elements not (?P<want>\d+)", _channels),
     (r"must be equal to input_size\. Expected (?P<want>\d+), got \d+", _last),
     (r"input has inconsistent input_size: got \d+,? expected (?P<want>\d+)", _last),
+    (r"event_shape: torch\.Size\(\[.*?\]\) vs torch\.Size\(\[(?P<want>\d+)\]\)", _last),
     (r"expected input with shape \[\*, (?P<want>\d+)\]", _last),
     (r"embedding dimension of (?P<want>\d+), but got \d+", _last),
     (

@@ -11,7 +11,8 @@ from torch import nn
 
 from gradlint.graph.input_facts import BATCH, TOKENS, Facts, facts_of
 from gradlint.graph.input_leaves import masks, plain_value, signals, spec, states
-from gradlint.graph.input_libraries import detector_inputs, timm_inputs, transformers_inputs
+from gradlint.graph.input_libraries import detector_inputs, timm_inputs
+from gradlint.graph.input_transformers import transformers_inputs
 from gradlint.graph.inputs import Argument, InputGroup, InputSpec, ModelInput
 
 MAX_ATTEMPTS = 80
@@ -89,7 +90,7 @@ def _choices(
         yield from masks()
     elif "len" in name:
         yield InputSpec((BATCH,), "int64", None, TOKENS, "lengths")
-    elif any(s in name for s in _STATES):
+    elif any(s in name for s in _STATES) and (position or any(kind == "recurrent" for _, _, kind, _ in facts.leaves)):
         yield from states(facts)
     elif name in ("edge_index", "edges", "adj_t"):
         yield InputSpec((2, 64), "int64", None, 32, "ids", None)
@@ -99,6 +100,10 @@ def _choices(
         yield spec("int64", (BATCH,), 1000)
         yield spec(None, (BATCH,))
         yield spec(None, (BATCH, 1))
+    elif position and name.startswith("action"):
+        yield spec("int64", (BATCH,), 2)
+        yield spec(None, (BATCH, 1))
+        yield from signals(facts, position, module, None)
     elif position and name in _LABELS and not any(k == "linear" and position == 1 for _, _, k, _ in facts.leaves[:1]):
         embeddings = [a for _, _, k, a in facts.leaves if k == "embedding"]
         yield spec("int64", (BATCH,), (embeddings[-1].get("num_embeddings") if embeddings else None) or 10)

@@ -56,7 +56,7 @@ class InputSpec:
         if self.law == "value":
             bare = self.value is None or isinstance(self.value, (bool, str))
             return prefix + (repr(self.value) if bare else f"value:{self.value!r}")
-        sizes = "x".join(map(str, self.shape)) or "scalar"
+        sizes = "x".join(str(int(s)) for s in self.shape) or "scalar"
         dtype = f"{self.law if self.law in LAW_DTYPES else self.dtype}:".replace("float32:", "")
         return prefix + dtype + sizes + (f"<{self.high}" if self.high is not None else "")
 

@@ -7,11 +7,14 @@ import contextlib
 import importlib
 import importlib.abc
 import importlib.machinery
+import importlib.util
+import os
 import re
 import sys
 import types
 from collections.abc import Iterator, Sequence
 from functools import cache
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -126,8 +129,21 @@ class MissingPackages(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         frame = _importer(sys._getframe(1))
         if frame is None or not is_user_file(frame.f_code.co_filename, self.root) or _is_prepared(frame):
             return None
+        own = self._elsewhere(fullname, Path(frame.f_code.co_filename))
+        if own is not None:
+            return own
         self.stubbed.append(fullname)
         return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
+
+    def _elsewhere(self, name: str, importer: Path) -> importlib.machinery.ModuleSpec | None:
+        """A module of the project in a folder that is put on the path where its scripts are run: the nearest one."""
+        found = [f for f in _folders_with(name, self.root) if importer not in (f / f"{name}.py", f / name)]
+        if not found:
+            return None
+        folder = max(found, key=lambda f: (len(os.path.commonpath([f, importer])), -len(f.parts), str(f)))
+        sys.path.append(str(folder))
+        # Asked for anew, so that the project's own finder takes it.
+        return importlib.util.find_spec(name)
 
     def _is_own(self, top: str) -> bool:
         """Whether a package is the project's: what it lacks is an error of the project."""
@@ -140,6 +156,27 @@ class MissingPackages(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def exec_module(self, module: types.ModuleType) -> None:
         """See `importlib.abc.Loader`."""
+
+
+_SCANNED = 5000
+"""Entries of a project that are looked at for a module."""
+
+
+@cache
+def _folders_with(name: str, root: str) -> tuple[Path, ...]:
+    """The folders of a project that hold a module or a package of that name."""
+    if "." in name or not root:
+        return ()
+    found, seen = [], 0
+    for folder, folders, files in os.walk(root):
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and f not in ("site-packages", "node_modules"))
+        seen += len(folders) + len(files)
+        if seen > _SCANNED:
+            break
+        package = name in folders and any(p.suffix == ".py" for p in (Path(folder) / name).iterdir())
+        if f"{name}.py" in files or package:
+            found.append(Path(folder))
+    return tuple(found)
 
 
 def _importer(frame: FrameType | None) -> FrameType | None:

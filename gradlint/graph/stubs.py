@@ -5,7 +5,7 @@ from __future__ import annotations
 import dis
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _SIZES = (
+    (("drop", "prob", "pad", "unk", "bos", "eos", "index", "idx"), 0),
     (("class", "label", "target", "categor"), 10),
     (("vocab", "token", "word", "dictionary", "char", "corpus", "letters"), 1000),
     (("channel",), 3),
@@ -26,8 +27,31 @@ _OTHER_SIZE = 16
 
 def invented_size(name: str) -> int:
     """A size that a value of this name commonly has, small enough to build quickly. An invention, labelled as such."""
-    lowered = name.lower()
-    return next((size for words, size in _SIZES if any(w in lowered for w in words)), _OTHER_SIZE)
+    for told in (name.rpartition(".")[2].lower(), name.lower()):
+        found = next((size for words, size in _SIZES if any(w in told for w in words)), None)
+        if found is not None:
+            return found
+    return _OTHER_SIZE
+
+
+def _shown(name: str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    """What an input of a streamlit page holds before anybody touches it; `...` for any other call."""
+    if not name.startswith("streamlit."):
+        return ...
+    match name.rpartition(".")[2]:
+        case "selectbox" | "radio" | "select_slider":
+            options = keywords.get("options", arguments[1] if len(arguments) > 1 else ())
+            return keywords.get("value", next(iter(options), ...))
+        case "slider" | "number_input":
+            given = [keywords.get("value"), *arguments[3:4], keywords.get("min_value"), *arguments[1:2]]
+            return next((v for v in given if isinstance(v, (int, float))), ...)
+        case "checkbox" | "toggle":
+            return bool(keywords.get("value", arguments[1] if len(arguments) > 1 else False))
+    return ...
+
+
+before_first: list[Callable[[], None]] = []
+"""What is to be done before the first value is invented; most models need none."""
 
 
 class Unknown(int):
@@ -36,6 +60,8 @@ class Unknown(int):
     gradlint_name: str
 
     def __new__(cls, name: str = "value", size: int | None = None) -> Self:
+        while before_first:
+            before_first.pop()()
         made = super().__new__(cls, invented_size(name) if size is None else size)
         made.gradlint_name = name
         return made
@@ -49,7 +75,8 @@ class Unknown(int):
         # As a decorator an unknown leaves what it decorates alone.
         if len(arguments) == 1 and not keywords and isinstance(arguments[0], (types.FunctionType, type)):
             return arguments[0]
-        return Unknown(f"{self.gradlint_name}()")
+        shown = _shown(self.gradlint_name, arguments, keywords)
+        return Unknown(f"{self.gradlint_name}()") if shown is ... else shown
 
     def __getitem__(self, key: Any) -> Unknown:
         return Unknown(self.gradlint_name)
@@ -68,6 +95,10 @@ class Unknown(int):
     def __contains__(self, item: Any) -> bool:
         return False
 
+    def keys(self) -> tuple[()]:
+        """None, so that `Net(**options)` passes nothing."""
+        return ()
+
     def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
         # As a base class it adds nothing.
         return ()
@@ -83,6 +114,12 @@ class Unknown(int):
 
     def __reduce__(self) -> Any:
         return Unknown, (self.gradlint_name, int(self))
+
+
+class InventedText(str):
+    """A text that a required option was given: nothing is meant by it where a script compares it."""
+
+    __slots__ = ()
 
 
 class Configuration(dict[str, Any]):

@@ -22,7 +22,7 @@ from gradlint.graph.laws import LawRecorder
 from gradlint.graph.missing_packages import MissingPackages
 from gradlint.graph.pretrained import LibraryPatches
 from gradlint.graph.project_modules import ProjectModules
-from gradlint.graph.stubs import Checkpoint, Unknown
+from gradlint.graph.stubs import Checkpoint, Unknown, before_first
 from gradlint.location import Location
 from gradlint.worker.protocol import Slice
 
@@ -120,7 +120,7 @@ def surroundings(sliced: Slice, recorder: LawRecorder | None) -> Iterator[Around
     _no_wrappers(patch)
     _no_downloads(patch, recorder, around, sliced.root)
     fill_arguments(patch, around.invented, sliced)
-    _data_that_is_not_there(patch)
+    _data_that_is_not_there(patch, recorder, sliced.root)
     for name, value in _OLD_NAMES.items():
         define(name, value)
     if recorder is not None:
@@ -132,6 +132,7 @@ def surroundings(sliced: Slice, recorder: LawRecorder | None) -> Iterator[Around
     try:
         yield around
     finally:
+        before_first.clear()
         for owner, name, value in reversed(patches):
             setattr(owner, name, value)
         for name in defined:
@@ -205,20 +206,48 @@ _OLD_NAMES = {"xrange": range, "unicode": str, "basestring": str, "long": int}
 """Names of Python 2 that code from before 2020 still uses where a model is built."""
 
 
-def _data_that_is_not_there(patch: Patch) -> None:
-    """Tensors made of data that are not known: as many zeros as the invented length."""
+def _data_that_is_not_there(patch: Patch, recorder: LawRecorder | None, root: str) -> None:
+    """Tensors made of data that are not known are as many zeros as the invented length; weights read from such data
+    stay as they are, and count as read from a checkpoint."""
 
     def filled(make: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(make)
         def made(data: Any = 0, *arguments: Any, **keywords: Any) -> Any:
-            if isinstance(data, Unknown):
-                return torch.zeros(int(data))
-            return make(data, *arguments, **keywords)
+            return torch.zeros(int(data)) if isinstance(data, Unknown) else make(data, *arguments, **keywords)
 
         return made
 
     for name in ("tensor", "as_tensor", "from_numpy"):
         patch(torch, name, filled(getattr(torch, name)))
+    assign, copy = nn.Module.__setattr__, Tensor.copy_
+
+    def mark(tensor: Tensor) -> Tensor:
+        if recorder is not None:
+            recorder.mark_pretrained(tensor, user_location(root))
+        return tensor
+
+    def assigned(self: nn.Module, name: str, value: Any) -> None:
+        known = self.__dict__.get("_parameters", {}).get(name)
+        if known is not None and isinstance(value, Unknown):
+            mark(known)
+            return
+        assign(self, name, value)
+
+    def copied(self: Tensor, source: Any, *arguments: Any, **keywords: Any) -> Tensor:
+        return mark(self) if isinstance(source, Unknown) else copy(self, source, *arguments, **keywords)
+
+    def embedded(cls: type[nn.Embedding], weights: Any, *arguments: Any, **keywords: Any) -> nn.Embedding:
+        if not isinstance(weights, Unknown):
+            return from_pretrained.__get__(None, cls)(weights, *arguments, **keywords)
+        made = cls(int(Unknown("vocabulary")), int(weights.shape[1]))
+        mark(made.weight)
+        return made
+
+    from_pretrained = nn.Embedding.__dict__["from_pretrained"]
+    # A special method of so many classes takes its time to patch.
+    before_first.append(lambda: patch(nn.Module, "__setattr__", assigned))
+    patch(Tensor, "copy_", copied)
+    patch(nn.Embedding, "from_pretrained", classmethod(embedded))
 
 
 def _no_downloads(patch: Patch, recorder: LawRecorder | None, around: Around, root: str) -> None:

@@ -37,6 +37,8 @@ MAX_REAL_PARAMETERS = 300_000_000
 SEARCH_SECONDS = 20.0
 REAL_ATTEMPTS = 3
 """Inputs that are tried on real tensors where none runs on meta."""
+_FOLLOWED = 4
+"""Corrections after the error of a real run, which takes longer."""
 
 
 class TraceError(Exception):
@@ -200,7 +202,8 @@ def _search(
     failures: list[tuple[Exception, Location | None]] = []
     tried: set[str] = set()
     first: list[ModelInput] = []
-    for spec, recorder, outcome in _attempts(module, specs, root, fixed, tried):
+    queue: list[ModelInput] = []
+    for spec, recorder, outcome in _attempts(module, specs, root, fixed, tried, queue):
         if outcome is None:
             return _Run(recorder, spec, recorder.model, "recording")
         first = [*first, spec][:REAL_ATTEMPTS]
@@ -209,6 +212,8 @@ def _search(
             if isinstance(run, _Run):
                 return run
             failures.append((run, _where(run, root)))
+            if not fixed:
+                queue[:0] = list(corrections(run, spec))[:_FOLLOWED]
         elif isinstance(outcome, TooLongError):
             raise TraceError(str(outcome)) from outcome
         else:
@@ -228,11 +233,12 @@ def _search(
 
 
 def _attempts(
-    module: nn.Module, specs: Iterable[ModelInput], root: str, fixed: bool, tried: set[str]
+    module: nn.Module, specs: Iterable[ModelInput], root: str, fixed: bool, tried: set[str], queue: list[ModelInput]
 ) -> Iterator[tuple[ModelInput, Recorder, Exception | None]]:
+    """Run each spec, and before the next one what its errors ask for; the caller may put more into the queue."""
     lazy = bool(lazy_names(module))
     for first in specs:
-        queue = [first]
+        queue[:] = [first]
         rounds = 0
         while queue and rounds < 24:
             spec = queue.pop(0)
@@ -247,7 +253,7 @@ def _attempts(
             if outcome is not None and not fixed:
                 following = list(corrections(outcome, spec))
                 # A new kind of message means that the correction got further.
-                queue = following + queue if rounds == 1 or len(following) < 4 else queue or following
+                queue[:] = following + queue if rounds == 1 or len(following) < 4 else queue or following
         if fixed:
             wider = first.sized(max(2, first.batch_size or 2))
             if first.batch_size == 1 and repr(wider) not in tried:

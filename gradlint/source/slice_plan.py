@@ -13,7 +13,7 @@ from gradlint.source.project import Project
 from gradlint.source.slice_configuration import hydra_configuration
 from gradlint.source.slice_names import dotted, names_read, place
 from gradlint.source.slice_scopes import Scope, Scopes
-from gradlint.source.slice_statements import Selection, position, select
+from gradlint.source.slice_statements import Selection, is_definition, position, select
 from gradlint.source.slice_targets import argument_of
 from gradlint.worker.protocol import SliceStep
 
@@ -53,12 +53,14 @@ def run_steps(selection: Selection, scope: int, plan: Plan) -> list[SliceStep]:
     """The steps that run what was selected of a scope."""
     shared = sorted(selection.shared) if scope != plan.module else []
     steps = [SliceStep("share", scope=scope, name=name) for name in shared]
-    for statement, inside in selection.kept:
+    # A script that was a notebook may define below what it uses above.
+    late = [k for k in selection.kept if scope == plan.module and k[0].lineno >= plan.stop and is_definition(k[0])]
+    for statement, inside in [*late, *(k for k in selection.kept if k not in late)]:
         at = position(statement)
         if at in selection.unknown:
-            name, told = selection.unknown[at]
-            steps.append(SliceStep("unknown", scope=scope, name=name, expression=name, line=at[0]))
-            plan.placeholders.append(f"{name} ({told})")
+            names, told = selection.unknown[at]
+            steps += [SliceStep("unknown", scope=scope, name=name, expression=name, line=at[0]) for name in names]
+            plan.placeholders += [f"{name} ({told})" for name in names]
         else:
             steps.append(SliceStep("run", at[0], at[1], scope, inside))
     return steps

@@ -86,7 +86,7 @@ class Selection:
     """
 
     kept: list[tuple[ast.stmt, tuple[Position, ...]]] = field(default_factory=list)
-    unknown: dict[Position, tuple[str, str]] = field(default_factory=dict)
+    unknown: dict[Position, tuple[list[str], str]] = field(default_factory=dict)
     needed: set[str] = field(default_factory=set)
     shared: set[str] = field(default_factory=set)
     early: frozenset[str] | None = None
@@ -112,6 +112,11 @@ def select(scopes: Scopes, body: list[ast.stmt], needed: set[str], stop: int, mo
         if len(selection.needed) == known:
             break
     return selection
+
+
+def is_definition(statement: ast.stmt) -> bool:
+    """Whether a statement defines a function or a class, or imports something."""
+    return isinstance(statement, (*FUNCTIONS, ast.ClassDef, *_IMPORTS))
 
 
 def position(statement: ast.stmt) -> Position:
@@ -145,8 +150,8 @@ def _keep(
         told = _data_call(scopes, statement)
         if told is not None:
             names = sorted(n for n in names_bound(statement) if not n.startswith("self."))
-            for name in names:
-                selection.unknown[position(statement)] = (name, told)
+            if names:
+                selection.unknown[position(statement)] = (names, told)
             return () if names else None
         needed |= names_read(statement)
         return ()

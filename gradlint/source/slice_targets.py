@@ -23,6 +23,7 @@ _MODEL_LIBRARIES = re.compile(
 _NOT_A_MODEL = re.compile(r"(Tokenizer|Processor|FeatureExtractor|Config|Trainer|Dataset|Loss|_Weights)\b")
 _IS_LOSS = re.compile(r"(Loss|Criterion|Metric|Metrics)$")
 """Classes that judge a model's output; to trace one it would need that output."""
+_LISTS = frozenset(["keys", "items", "values", "list_models", "get_weight"])
 _WRAPPERS = frozenset(["DataParallel", "DistributedDataParallel", "DDP", "compile", "convert_sync_batchnorm", "FSDP"])
 _MOVES = frozenset(["to", "cuda", "cpu", "half", "train", "eval", "float", "double", "requires_grad_", "share_memory"])
 _MAX_DEPTH = 8
@@ -59,7 +60,8 @@ def find_targets(scopes: Scopes, script: Script | None) -> list[Target]:
     complete = _without_makers(scopes, complete)
     by_call: dict[object, Target] = {}
     for target in complete:
-        if target.call is not None and _IS_LOSS.search(_last(target.call.func)):
+        called = _last(target.call.func) if target.call is not None else ""
+        if called in _LISTS or any(_IS_LOSS.search(name) for name in (called, target.name)):
             continue
         by_call.setdefault(id(target.call) if target.call is not None else object(), target)
     return sorted(by_call.values(), key=lambda t: (t.call.lineno if t.call else t.stop, t.expression))
@@ -149,9 +151,19 @@ def _origins(scopes: Scopes, scope: Scope, expression: ast.expr, stop: int, dept
             if holder is not scope and root in holder.parameters:
                 yield from _argument_origins(scopes, holder, root, depth)
                 return
-            yield Target(holder, root, stop if holder is scope else _end(holder))
+            yield Target(holder, root, _behind_branches(scope, root, stop) if holder is scope else _end(holder))
             return
         holder = holder.parent
+
+
+def _behind_branches(scope: Scope, name: str, line: int) -> int:
+    """The line, or that behind the `if` around it of which another branch binds the name, too."""
+    for statement in scope.statements:
+        if isinstance(statement, ast.If) and statement.lineno < line <= (statement.end_lineno or 0):
+            binding = [b for b in (statement.body, statement.orelse) if any(name in names_bound(s) for s in b)]
+            if len(binding) == 2:
+                return (statement.end_lineno or line) + 1
+    return line
 
 
 def _argument_origins(scopes: Scopes, scope: Scope, parameter: str, depth: int) -> Iterator[Target]:
@@ -204,6 +216,8 @@ def _makes_model(scopes: Scopes, call: ast.Call) -> bool:
     name = scopes.qualified(call.func)
     if scopes.is_module_class(name):
         return True
+    if name.rpartition(".")[2] in _LISTS:
+        return False
     if name.startswith("torch.nn.") and re.search(r"Loss|Parallel|Parameter|Entropy|Similarity|Distance", name):
         return False
     return bool(_MODEL_LIBRARIES.match(name)) and not _NOT_A_MODEL.search(name)

@@ -285,3 +285,72 @@ def test_an_optional_argument_that_training_needs_is_given(pool: WorkerPool, tmp
     )
     graph = graph_of(pool, tmp_path, {"train.py": text})
     assert graph.input is not None and "captions=int64" in graph.input
+
+
+def test_weights_that_come_from_data_count_as_pretrained(pool: WorkerPool, tmp_path: Path) -> None:
+    text = (
+        "import torch, gensim_of_another_name as gensim\nfrom torch import nn\nvectors = gensim.load('glove')\n"
+        "class Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.words = nn.Embedding(20, 8)\n        self.words.weight = nn.Parameter(vectors)\n"
+        "        self.more = nn.Embedding(20, 8)\n        self.more.weight.data.copy_(vectors)\n"
+        "        self.fc = nn.Linear(8, 2)\n"
+        "    def forward(self, ids):\n        return self.fc(self.words(ids) + self.more(ids))\nnet = Net()\n"
+    )
+    graph = graph_of(pool, tmp_path, {"train.py": text})
+    laws = {p.name: p.law for p in graph.parameters}
+    assert all(laws[f"{name}.weight"].distribution == "pretrained" for name in ("words", "more"))
+    assert laws["fc.weight"].distribution == "uniform"
+
+
+def test_a_model_without_a_forward_is_followed_through_its_method(pool: WorkerPool, tmp_path: Path) -> None:
+    text = (
+        "import torch\nfrom torch import nn, optim\nfrom torch.distributions import Categorical\n"
+        "class Agent(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.actor = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 4))\n"
+        "        self.critic = nn.Linear(8, 1)\n"
+        "    def get_value(self, x):\n        return self.critic(x)\n"
+        "    def act(self, x):\n        with torch.no_grad():\n            return self.actor(x), self.critic(x)\n"
+        "    def get_action_and_value(self, x, action=None):\n        policy = Categorical(logits=self.actor(x))\n"
+        "        action = policy.sample() if action is None else action\n"
+        "        return policy.log_prob(action), self.critic(x)\n"
+        "agent = Agent()\noptimizer = optim.Adam(agent.parameters())\n"
+    )
+    graph = graph_of(pool, tmp_path, {"train.py": text})
+    assert {n.module for n in graph.nodes if n.kind == "linear"} == {"actor.0", "actor.2", "critic"}
+    assert any("`get_action_and_value` was followed" in note for note in graph.notes)
+
+
+def test_a_module_is_found_where_the_project_keeps_it(pool: WorkerPool, tmp_path: Path) -> None:
+    files = {
+        "train.py": "from nets import Net\nfrom torch import optim\nnet = Net(6, 2)\noptim.SGD(net.parameters(), 1)\n",
+        "lib/nets.py": NET,
+        "old/deep/nets.py": "Net = None\n",
+    }
+    assert widths(graph_of(pool, tmp_path, files)) == [6, 6]
+
+
+def test_a_page_of_widgets_shows_its_first_choices(pool: WorkerPool, tmp_path: Path) -> None:
+    text = NET + (
+        "import streamlit as st\nkind = st.sidebar.selectbox('Kind', ['wide', 'deep'])\n"
+        "depth = st.slider('Depth', 1, 9, 3)\nnet = Net(6 if kind == 'wide' else 4, depth)\n"
+    )
+    assert widths(graph_of(pool, tmp_path, {"train.py": text})) == [6, 6, 6]
+
+
+def test_names_that_a_loader_hands_back_are_all_placeholders(pool: WorkerPool, tmp_path: Path) -> None:
+    text = NET + "from data import load_dataset\nwords, width, loader = load_dataset()\nnet = Net(width)\n"
+    graph = graph_of(pool, tmp_path, {"train.py": text})
+    assert "width (load_dataset)" in graph.placeholders
+
+
+def test_a_definition_may_stand_below_its_use(pool: WorkerPool, tmp_path: Path) -> None:
+    text = "from torch import nn, optim\nnet = Net(6, 2)\noptimizer = optim.SGD(net.parameters(), 0.1)\n" + NET
+    assert widths(graph_of(pool, tmp_path, {"train.py": text})) == [6, 6]
+
+
+def test_both_branches_that_make_the_model_are_seen(pool: WorkerPool, tmp_path: Path) -> None:
+    text = NET + (
+        "resume = False\nif resume:\n    net = Net(4)\n    optimizer = optim.SGD(net.parameters(), 0.1)\n"
+        "else:\n    net = Net(6)\n    optimizer = optim.SGD(net.parameters(), 0.1)\n"
+    )
+    assert widths(graph_of(pool, tmp_path, {"train.py": text})) == [6]
