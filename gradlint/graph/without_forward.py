@@ -47,7 +47,7 @@ def _is_written(forward: Callable[..., Any]) -> bool:
     if forward is nn.Module.forward:
         return False
     body = [s for s in _body(forward) if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
-    return not body or not all(isinstance(s, (ast.Raise, ast.Pass)) for s in body)
+    return not body or not all(isinstance(s, ast.Pass) or "NotImplemented" in ast.unparse(s) for s in body)
 
 
 def _body(function: Callable[..., Any]) -> list[ast.stmt]:
