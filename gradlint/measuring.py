@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gradlint.config import Config
     from gradlint.finding import Finding
+    from gradlint.location import Location
     from gradlint.modelling import Modelled
     from gradlint.probe.real import RealOutcome
     from gradlint.progress import Progress
@@ -164,6 +165,7 @@ def _of_run(outcome: RealOutcome, path: str) -> list[MeasuredModel]:
                 predicted,
                 watched.measurement,
                 watched.optimizer,
+                watched.loss_at,
                 learning_rates=watched.learning_rates,
                 clipped=watched.clipped,
             )
@@ -181,12 +183,18 @@ def _of_model(model: Modelled) -> MeasuredModel | None:
 
 
 def _judged(
-    path: str, graph: Any, predicted: Any, measurement: Any, optimizer: str | None, **more: Any
+    path: str,
+    graph: Any,
+    predicted: Any,
+    measurement: Any,
+    optimizer: str | None,
+    loss_at: Location | None = None,
+    **more: Any,
 ) -> MeasuredModel:
     from gradlint.report.measured import Report
     from gradlint.report.profile import MeasuredModel
 
-    report = Report(graph, measurement, optimizer)
+    report = Report(graph, measurement, optimizer, loss_at)
     return MeasuredModel(
         path=path,
         graph=graph,
@@ -198,6 +206,7 @@ def _judged(
         scale_free=report.scale_free,
         zero_gated=report.zero_gated,
         beside=report.beside,
+        broken_at=report.broken_at,
         optimizer=optimizer,
         **more,
     )

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from gradlint.config import Config
     from gradlint.report.profile import Probed
 
+FORMATS = ["text", "json", "html"]
+
 WRONG = 2
 """Exit code for wrong usage, and where nothing could be measured."""
 
@@ -33,7 +35,7 @@ WRONG = 2
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), help="Seconds for the script or one model.")
 @click.option("--fail-on", type=click.Choice(["error", "warning", "info"]), help="Lowest severity that fails the run.")
 @click.option("--exit-zero", is_flag=True, help="Exit 0 whatever was measured.")
-@click.option("--output-format", type=click.Choice(["text", "json"]), default="text", help="Format of the report.")
+@click.option("--output-format", type=click.Choice(FORMATS), default="text", help="Format of the report.")
 @click.option("--output-file", "-o", type=click.Path(path_type=Path, dir_okay=False), help="Write the report there.")
 @click.option("--histograms", is_flag=True, help="Show weights and gradients by absolute value too.")
 @click.option(
@@ -120,10 +122,14 @@ def _has_layers(model: dict[str, Any]) -> bool:
 
 def _write(probed: Probed, form: str, file: Path | None, before: dict[str, Any] | None, histograms: bool) -> bool:
     """Write the report where it belongs; False where that failed."""
-    from gradlint.report.profile import render, render_json
+    from gradlint.report import profile_html
+    from gradlint.report.profile import render_json
+    from gradlint.report.profile_text import render
 
     if form == "json":
         text = render_json(probed, before)
+    elif form == "html":
+        text = profile_html.render(probed, before)
     elif file is not None:
         text = render(probed, before, histograms=histograms)
     else:

@@ -11,7 +11,8 @@ from click.testing import CliRunner, Result
 
 from gradlint.cli import cli
 from gradlint.probe.experiment import OVERFLOW
-from gradlint.report.profile import norm_class, sparkline
+from gradlint.report.profile import norm_class
+from gradlint.report.profile_text import sparkline
 
 TRAIN = """\
 import sys

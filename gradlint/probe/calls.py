@@ -134,12 +134,7 @@ class Calls:
         self, original: Callable[..., Any], module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Make one call of a module, and keep it if it is an outermost one."""
-        if (
-            self._depth
-            or not torch.is_grad_enabled()
-            or isinstance(module, nn.parallel.DistributedDataParallel)
-            or _redirected(module)
-        ):
+        if self._depth or not torch.is_grad_enabled() or _passes_on(module):
             return original(module, *args, **kwargs)
         self._depth += 1
         try:
@@ -175,8 +170,13 @@ class Calls:
         self._count = {key: n for key, n in self._count.items() if key in modules}
 
 
-def _redirected(module: nn.Module) -> bool:
-    """Whether Lightning calls a module only to reach another of its methods through a wrapper."""
+def _passes_on(module: nn.Module) -> bool:
+    """Whether a module only hands its arguments to the model inside: wrappers of DDP and of Lightning's Fabric.
+
+    Lightning's Trainer also calls its module only to reach another of its methods through a wrapper.
+    """
+    if isinstance(module, nn.parallel.DistributedDataParallel) or type(module).__name__ == "_FabricModule":
+        return True
     return "_ForwardRedirection" in getattr(module.__dict__.get("forward"), "__qualname__", "")
 
 

@@ -15,6 +15,10 @@ OVERFLOW = sys.float_info.max
 """Stands for a measured NaN or infinity, which JSON cannot carry."""
 
 
+LOSS = "loss"
+"""What `first_nonfinite` says where all of the model is finite and its loss is not."""
+
+
 @dataclass(frozen=True)
 class Experiment:
     """One measurement. `kind` is one of

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gradlint.graph.model import WEIGHTED, ModelGraph, Node
 from gradlint.graph.walk import OperationCall, OperationWalk, tensors_in
-from gradlint.probe.experiment import LayerMeasurement
+from gradlint.probe.experiment import LOSS, LayerMeasurement
 from gradlint.probe.loss import first_tensor
 from gradlint.probe.merging import merged_dead, merged_loss, merged_moments
 from gradlint.probe.ranks import Ranks, distributed
@@ -229,10 +229,6 @@ def share_activations(graph: ModelGraph, layers: dict[str, LayerMeasurement]) ->
         if node.name in layers and fed is not None and fed.name in layers:
             seen = layers[fed.name]
             layers[node.name] = replace(layers[node.name], saturated=seen.saturated, dead=seen.dead)
-
-
-LOSS = "loss"
-"""What `first_nonfinite` says where all of the model is finite and its loss is not."""
 
 
 def first_nonfinite(graph: ModelGraph, layers: Mapping[str, LayerMeasurement], loss: float) -> str | None:

@@ -130,3 +130,63 @@ def _names(points: Sequence[Point], x: Across, column: float) -> Iterator[str]:
         shown = name if len(name) <= most else "…" + name[-(most - 1) :]
         at = f"{x(i):.1f}"
         yield f'<text class="name" x="{at}" y="{HEIGHT - BOTTOM + 16:g}">{escape(shown)}</text>'
+
+
+CURVE_WIDTH, CURVE_HEIGHT = 640.0, 150.0
+
+
+def curve(title: str, values: Sequence[float | None], *, logarithmic: bool = False) -> str:
+    """A series over steps as a line; a step whose value is not finite (None) is marked at the top."""
+    heights = [None if v is None else math.log10(max(v, 1e-30)) if logarithmic else v for v in values]
+    known = [h for h in heights if h is not None] or [0.0]
+    low, high = min(known), max(known)
+    span = high - low or 1.0
+    plot = CURVE_HEIGHT - TOP - BOTTOM
+
+    def x(i: int) -> float:
+        return LEFT + (CURVE_WIDTH - LEFT - RIGHT) * i / max(1, len(values) - 1)
+
+    def y(height: float) -> float:
+        return TOP + plot * (high - height) / span
+
+    parts = [
+        f'<svg class="chart" role="img" aria-label="{escape(title)}" viewBox="0 0 {CURVE_WIDTH:g} {CURVE_HEIGHT:g}" '
+        f'width="{CURVE_WIDTH:g}" height="{CURVE_HEIGHT:g}">'
+    ]
+    for level in dict.fromkeys((high, low)):
+        at, said = f"{y(level):.1f}", f"{10.0**level if logarithmic else level:.3g}"
+        parts.append(f'<line class="grid" x1="{LEFT:g}" x2="{CURVE_WIDTH - RIGHT:g}" y1="{at}" y2="{at}"/>')
+        parts.append(f'<text class="tick" x="{LEFT - 8:g}" y="{at}">{said}</text>')
+    for run in _runs([h is not None for h in heights]):
+        corners = " ".join(f"{x(i):.1f},{y(heights[i] or 0.0):.1f}" for i in run)
+        parts.append(f'<polyline class="measured" points="{corners}"/>')
+    broken = (i for i, h in enumerate(heights) if h is None)
+    parts += [f'<text class="measured broken" x="{x(i):.1f}" y="{TOP - 6:g}">×</text>' for i in broken]
+    for i in dict.fromkeys((0, len(values) - 1)):
+        parts.append(f'<text class="name" x="{x(i):.1f}" y="{CURVE_HEIGHT - BOTTOM + 16:g}">{i + 1}</text>')
+    return "\n".join([*parts, "</svg>"])
+
+
+BIN, BARS = 5.0, 18.0
+
+
+def decades_of(shares: Sequence[float], low: int, high: int) -> str:
+    """A histogram of absolute values with a bin a decade, small enough for a cell: below 10^low, …, above 10^high."""
+    top = max(shares) or 1.0
+    bars = "".join(
+        f'<rect x="{i * BIN:g}" y="{BARS - BARS * share / top:.1f}" width="{BIN - 1:g}" '
+        f'height="{BARS * share / top:.1f}"><title>{_bin(i, low, high)}: {share:.0%}</title></rect>'
+        for i, share in enumerate(shares)
+        if share
+    )
+    size = f"{BIN * len(shares):g} {BARS:g}"
+    wide, tall = size.split()
+    return f'<svg class="decades" role="img" viewBox="0 0 {size}" width="{wide}" height="{tall}">{bars}</svg>'
+
+
+def _bin(index: int, low: int, high: int) -> str:
+    if index == 0:
+        return f"below 1e{low}"
+    if index > high - low:
+        return f"above 1e{high}"
+    return f"{_power(low + index - 1)} … {_power(low + index)}"

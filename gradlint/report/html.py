@@ -2,56 +2,39 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from html import escape
-from importlib.resources import files
 from typing import Any
 
-from gradlint import __version__
 from gradlint.causes import path_of
 from gradlint.finding import Finding, Outcome
 from gradlint.graph.model import WEIGHTED, ModelGraph
 from gradlint.location import Location
-from gradlint.report.chart import Point, svg
 from gradlint.report.concise import place
 from gradlint.report.json import document
 from gradlint.report.numbers import chain, counts, short
+from gradlint.report.page import charts, page, point, ticked
 from gradlint.result import CheckedModel, Result
 
 CONTEXT = 1
 """Source lines shown around each line that a finding speaks of."""
 
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
-"""The page loads nothing, whatever it quotes."""
-
 
 def render(result: Result, refuted: bool = False) -> str:
     """The page. It needs no network, and no script to be read."""
-    assets = files("gradlint.report") / "assets"
     shown = result.shown(refuted)
     models = document(result)["models"]
     body = [
         f"<h1>gradlint</h1>\n<p>{escape(_summary(result))}</p>",
         *(f'<p class="dim">note: {escape(n)}</p>' for n in result.notes),
         "<h2>Findings</h2>",
-        *(_article(f, result, i) for i, f in enumerate(shown)),
+        *(article(f, result, i) for i, f in enumerate(shown)),
         *(["<p>None.</p>"] if not shown else []),
         *(["<h2>Models</h2>"] if result.models else []),
         *(_model(m, d, shown) for m, d in zip(result.models, models, strict=True)),
-        *_skipped(result),
+        *skipped_places(result),
     ]
-    return "\n".join(
-        [
-            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f'<meta name="generator" content="gradlint {__version__}">\n<title>gradlint report</title>',
-            f"<style>\n{(assets / 'report.css').read_text('utf-8')}</style>\n</head>\n<body>",
-            *body,
-            f"<script>\n{(assets / 'report.js').read_text('utf-8')}</script>\n</body>\n</html>\n",
-        ]
-    )
+    return page("gradlint report", body)
 
 
 def _summary(result: Result) -> str:
@@ -63,7 +46,7 @@ def _summary(result: Result) -> str:
     )
 
 
-def _article(finding: Finding, result: Result, index: int) -> str:
+def article(finding: Finding, result: Result, index: int) -> str:
     verdict = finding.verdict
     severity = finding.severity.value
     badges = f'<span class="badge {severity}">{severity}</span>'
@@ -73,29 +56,21 @@ def _article(finding: Finding, result: Result, index: int) -> str:
         f'<article id="finding-{index}" class="{severity}">',
         f'<h3><span class="place">{escape(place(finding, result))}</span> {escape(finding.code)} '
         f"{escape(finding.name)}{badges}</h3>",
-        f"<p>{_ticked(finding.message)}</p>",
+        f"<p>{ticked(finding.message)}</p>",
         _frame(finding, result),
     ]
     numbers = chain(finding.evidence)
     if numbers:
         parts.append(f'<p class="numbers">{escape(numbers)}</p>')
     if verdict is not None:
-        parts.append(f'<p class="verdict">{verdict.outcome.value}: {_ticked(verdict.reason)}</p>')
+        parts.append(f'<p class="verdict">{verdict.outcome.value}: {ticked(verdict.reason)}</p>')
     if finding.help:
-        parts.append(f'<p class="help"><b>help:</b> {_ticked(finding.help)}</p>')
+        parts.append(f'<p class="help"><b>help:</b> {ticked(finding.help)}</p>')
     elsewhere = [r for r in finding.related if not _same_text(r.location, finding.location)]
     if elsewhere:
-        listed = (f"<li><code>{escape(result.place(r.location))}</code> {_ticked(r.message)}</li>" for r in elsewhere)
+        listed = (f"<li><code>{escape(result.place(r.location))}</code> {ticked(r.message)}</li>" for r in elsewhere)
         parts.append(f"<ul>{''.join(listed)}</ul>")
     return "\n".join([*(p for p in parts if p), "</article>"])
-
-
-def _ticked(text: str) -> str:
-    """Escaped text with what stands in backticks as code."""
-    parts = text.split("`")
-    if len(parts) % 2 == 0:
-        return escape(text)
-    return "".join(f"<code>{escape(p)}</code>" if i % 2 else escape(p) for i, p in enumerate(parts))
 
 
 def _same_text(one: Location, other: Location) -> bool:
@@ -129,7 +104,7 @@ def _frame(finding: Finding, result: Result) -> str:
 
 
 def _model(model: CheckedModel, data: dict[str, Any], shown: Sequence[Finding]) -> str:
-    flags = _flags(model, shown)
+    flags = flags_of(model, shown)
     about = ", ".join(
         x
         for x in (
@@ -148,50 +123,17 @@ def _model(model: CheckedModel, data: dict[str, Any], shown: Sequence[Finding]) 
     for i, (layer, numbers) in enumerate(zip(model.profile.layers, data["layers"], strict=True)):
         seen = numbers["measured"] or {}
         codes = tuple(dict.fromkeys(shown[f].code for f in flags.get(i, ())))
-        gradient.append(_point(layer.name, layer.gradient, layer.band, seen.get("gradient"), codes))
-        activation.append(_point(layer.name, layer.activation_std, None, seen.get("activation_std"), codes))
-    points = (*gradient, *activation)
-    drawn = (
-        ("predicted", any(p.predicted is not None for p in points)),
-        ("measured", any(p.measured is not None or p.zero for p in points)),
-        ("flagged", bool(flags)),
-    )
+        gradient.append(point(layer.name, layer.gradient, layer.band, seen.get("gradient"), codes))
+        activation.append(point(layer.name, layer.activation_std, None, seen.get("activation_std"), codes))
     return "\n".join(
         [
             head,
-            '<div class="legend">',
-            *(_toggle(series) for series, there in drawn if there),
-            "</div>",
-            *_figure("Gradient ‖∂L/∂h‖ relative to the last hidden layer", gradient),
-            *_figure("Standard deviation of the activation h", activation),
+            *charts(gradient, activation),
             '<p class="readout">Point at a layer to read its numbers; click a flagged one to see its finding.</p>',
             "<details><summary>All layers</summary>",
             *_table(data["layers"], flags, shown),
             "</details>\n</section>",
         ]
-    )
-
-
-def _toggle(series: str) -> str:
-    return f'<button type="button" class="{series}" data-series="{series}" aria-pressed="true">{series}</button>'
-
-
-def _figure(title: str, points: Sequence[Point]) -> Iterator[str]:
-    yield f'<figure><figcaption>{title}</figcaption><div class="scroll">\n{svg(title, points)}\n</div></figure>'
-
-
-def _point(
-    name: str, predicted: float | None, band: tuple[float, float] | None, seen: float | None, codes: tuple[str, ...]
-) -> Point:
-    known = predicted is not None and math.isfinite(predicted)
-    bounded = band is not None and all(map(math.isfinite, band))
-    return Point(
-        name=name,
-        predicted=predicted if known else None,
-        band=band if bounded else None,
-        measured=math.log10(seen) if seen else None,
-        zero=seen == 0,
-        codes=codes,
     )
 
 
@@ -225,7 +167,7 @@ def _table(layers: Sequence[dict[str, Any]], flags: dict[int, list[int]], shown:
     yield "</tbody></table>"
 
 
-def _flags(model: CheckedModel, shown: Sequence[Finding]) -> dict[int, list[int]]:
+def flags_of(model: CheckedModel, shown: Sequence[Finding]) -> dict[int, list[int]]:
     """Indices of the findings that speak of each layer of the model, by the index of the layer."""
     graph = model.graph
     key = {layer.node: i for i, layer in enumerate(model.profile.layers)}
@@ -259,9 +201,10 @@ def _weighted_at(graph: ModelGraph, node: int) -> int | None:
     return None
 
 
-def _skipped(result: Result) -> Iterator[str]:
+def skipped_places(result: Result) -> Iterator[str]:
+    """What was not checked, with the reasons."""
     if result.skipped:
         yield "<h2>Skipped</h2>\n<ul>"
         for skipped in result.skipped:
-            yield f"<li><code>{escape(result.place(skipped.location))}</code> {_ticked(skipped.reason)}</li>"
+            yield f"<li><code>{escape(result.place(skipped.location))}</code> {ticked(skipped.reason)}</li>"
         yield "</ul>"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import PurePath
 
 from rich.console import Console
 from rich.table import Table
@@ -14,7 +15,8 @@ from gradlint.finding import Severity
 from gradlint.graph.model import WEIGHTED, ModelGraph, Node
 from gradlint.graph.topology import topology
 from gradlint.graph.topology_paths import feeds
-from gradlint.probe.experiment import LayerMeasurement, Measurement
+from gradlint.location import Location
+from gradlint.probe.experiment import LOSS, LayerMeasurement, Measurement
 from gradlint.probe.judging import ABSOLUTE, Health, classify, finite, health, log10, ratio_bands
 
 BAR_WIDTH = 12
@@ -31,12 +33,14 @@ class Report:
     """What one forward and backward pass over a batch showed of a model.
 
     `measurement` holds the numbers by operation, `graph` the operations, `optimizer` the name of the optimizer that
-    the thresholds are chosen by. Shows itself as a table in a terminal (rich) and in a notebook.
+    the thresholds are chosen by, `loss_at` the line that takes the loss's gradient. Shows itself as a table in a
+    terminal (rich) and in a notebook.
     """
 
     graph: ModelGraph
     measurement: Measurement
     optimizer: str | None = None
+    loss_at: Location | None = None
 
     @cached_property
     def layers(self) -> tuple[LayerMeasurement, ...]:
@@ -101,9 +105,25 @@ class Report:
     @property
     def problems(self) -> tuple[str, ...]:
         """What is outside the healthy range, in words."""
+        broken, step = self.measurement.first_nonfinite, self.measurement.nonfinite_step
+        if broken is None:
+            return self.health.reasons
+        at = self.broken_at
+        where = f" ({PurePath(at.path).name}:{at.line})" if at is not None else ""
+        when = f" at step {step}" if step is not None and step > 1 else ""
+        if broken == LOSS:
+            said = f"the loss{where} is not finite{when}, while all that the model computes is"
+        else:
+            said = f"`{broken}`{where} makes the first value that is not finite{when}"
+        return (said, *self.health.reasons)
+
+    @cached_property
+    def broken_at(self) -> Location | None:
+        """The line that makes the first value that is not finite, None where all are or where it is not known."""
         broken = self.measurement.first_nonfinite
-        first = (f"`{broken}` makes the first value that is not finite",) if broken else ()
-        return (*first, *self.health.reasons)
+        if broken == LOSS:
+            return self.loss_at
+        return next((n.best_location for n in self.graph.nodes if n.name == broken), None)
 
     def __rich__(self) -> Table:
         """The layers as a table: activations, gradients on a log scale, saturation, dead units, update ratio."""
