@@ -124,3 +124,12 @@ def test_queries_and_keys_at_uniform_attention_are_no_fault():
     assert report.measurement.layers["0.q"].weight_gradient < 1e-3 * report.measurement.layers["0.v"].weight_gradient
     assert report.healthy and report.severity is None
     assert not any("0.q" in name for name in report.hidden)
+
+
+def test_the_package_itself_can_be_called():
+    import gradlint
+
+    report = gradlint.probe(stack(2, nn.ReLU), batch(), nn.CrossEntropyLoss())
+    assert report.healthy
+    with pytest.raises(AttributeError):
+        _ = gradlint.measure_everything
