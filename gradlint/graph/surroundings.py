@@ -233,6 +233,8 @@ def _data_that_is_not_there(patch: Patch, recorder: LawRecorder | None, root: st
             return
         assign(self, name, value)
 
+    # Modes are handed what the class holds under the method's name, and know it by its own.
+    @functools.wraps(copy)
     def copied(self: Tensor, source: Any, *arguments: Any, **keywords: Any) -> Tensor:
         return mark(self) if isinstance(source, Unknown) else copy(self, source, *arguments, **keywords)
 
