@@ -208,14 +208,11 @@ def optimizer_of(name: str, parameters: Any, rate: float) -> torch.optim.Optimiz
 
 def best_accuracy(
     net: nn.Module, name: str, rate: float, x: Tensor, y: Tensor, seed: int, steps: int = STEPS
-) -> tuple[float, int]:
-    """Train on fresh batches; the highest accuracy on the training set at any check, and the step of the last check.
-
-    Stops where it has trained.
-    """
+) -> float:
+    """Train on fresh batches; the highest accuracy on the training set at any check. Stops where it has trained."""
     optimizer = optimizer_of(name, net.parameters(), rate)
     draw = torch.Generator().manual_seed(seed)
-    best, step = 0.0, 0
+    best = 0.0
     for step in range(1, steps + 1):
         chosen = torch.randint(0, len(x), (BATCH,), generator=draw)
         optimizer.zero_grad()
@@ -231,7 +228,7 @@ def best_accuracy(
                 net.train()
             if best >= TRAINED:
                 break
-    return best, step
+    return best
 
 
 def probed(net: nn.Module, x: Tensor, y: Tensor) -> dict[str, Any]:
