@@ -206,9 +206,7 @@ def optimizer_of(name: str, parameters: Any, rate: float) -> torch.optim.Optimiz
     return torch.optim.Adam(parameters, lr=rate)
 
 
-def best_accuracy(
-    net: nn.Module, name: str, rate: float, x: Tensor, y: Tensor, seed: int, steps: int = STEPS
-) -> float:
+def best_accuracy(net: nn.Module, name: str, rate: float, x: Tensor, y: Tensor, seed: int, steps: int = STEPS) -> float:
     """Train on fresh batches; the highest accuracy on the training set at any check. Stops where it has trained."""
     optimizer = optimizer_of(name, net.parameters(), rate)
     draw = torch.Generator().manual_seed(seed)

@@ -29,6 +29,7 @@ from gradlint.graph.signal import profile
 from gradlint.graph.trace import trace_model, trace_module
 from gradlint.graph.walk import tensors_in
 from gradlint.location import Location
+from gradlint.report.chart import Point
 from gradlint.worker.protocol import InputHint, Slice
 
 LEAST = 1e-320
@@ -55,6 +56,8 @@ class Row:
     trained: float = 0.0
     unknown: tuple[str, ...] = ()
     confidence: str = ""
+    points: list[Point] = field(default_factory=list)
+    """The weight gradient of each layer: predicted, its band, measured."""
 
 
 def graph_of(build: Callable[[], nn.Module], x: torch.Tensor) -> ModelGraph:
@@ -150,6 +153,7 @@ def compare(name: str, build: Callable[[], nn.Module], shape: tuple[int, ...], s
     for layer, truth, std in table:
         row.absolute.append(abs(layer.weight_gradient - truth))
         row.ratio.append(abs(layer.weight_gradient - last[0].weight_gradient - truth + last[1]))
+        row.points.append(Point(layer.name, layer.weight_gradient, layer.weight_band, truth))
         row.inside += layer.weight_band[0] <= truth <= layer.weight_band[1]
         if layer.activation_std is not None and math.isfinite(std) and math.isfinite(layer.activation_std):
             row.std.append(abs(layer.activation_std - std))
