@@ -52,7 +52,8 @@ from gradlint.worker.protocol import Limits
 class _Checked:
     """What one file or target gave. `class_only` maps model keys to the class whose construction was not seen.
 
-    `unread`: the file could not be read. Of a `target` only the model was checked, not the rest of its file.
+    `constructed`: the classes whose construction stands in this very file. `unread`: the file could not be read. Of
+    a `target` only the model was checked, not the rest of its file.
     `comments`, where set, are those of `source`.
     """
 
@@ -190,7 +191,8 @@ class Engine:
             checked.skipped += skipped
             self._settle(checked, models, findings, script, probing)
         checked.class_only |= {model_key(m.graph): _class_of(m, source) for m in models if m.class_only}
-        checked.constructed |= {c for m in script.models for c in m.classes}
+        seen = [m for m in script.models if m.location.path == source.path and not m.candidates]
+        checked.constructed |= {c for m in seen for c in m.classes}
         return checked
 
     def _settle(

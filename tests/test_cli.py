@@ -232,6 +232,28 @@ def test_a_class_that_another_file_constructs_is_not_told_as_skipped(here: Path)
     assert document("nets.py", "train.py")["skipped"] == []
 
 
+CLASS_AND_TRAINER = (
+    "import torch\nfrom torch import nn\n\n"
+    "class Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+    "        self.body = nn.Sequential(*[m for _ in range(6) for m in (nn.Linear(8, 8), nn.Sigmoid())])\n\n"
+    "    def forward(self, x):\n        return self.body(x)\n\n"
+    "def fit(net):\n    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)\n"
+    "    net(torch.randn(4, 8)).sum().backward()\n    optimizer.step()\n"
+)
+
+
+def test_a_class_is_judged_in_its_own_file_where_the_file_that_constructs_it_is_not_checked(here: Path) -> None:
+    (here / "nets.py").write_text(CLASS_AND_TRAINER)
+    (here / "main.py").write_text("from nets import Net, fit\n\nfit(Net())\n")
+    assert "GL101" in [f["code"] for f in document("nets.py")["findings"]]
+    assert [f["code"] for f in document("nets.py", "main.py")["findings"]].count("GL101") == 1
+
+
+def test_a_class_that_nothing_constructs_is_judged_beside_a_trainer_that_takes_any_model(here: Path) -> None:
+    (here / "nets.py").write_text(CLASS_AND_TRAINER)
+    assert "GL101" in [f["code"] for f in document("nets.py")["findings"]]
+
+
 def test_the_report_goes_to_a_file(here: Path) -> None:
     result = check("--output-format", "json", "-o", "report.json", "deep.py")
     assert result.output == ""
