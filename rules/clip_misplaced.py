@@ -89,16 +89,17 @@ for _ in range(100):
         seen = set()
         for step in script.steps:
             clipping = step.misplaced_clipping
-            if clipping is None or step.clipping is not None or clipping.location in seen:
+            if clipping is None or clipping.position not in REASONS or clipping.location in seen:
                 continue
-            if clipping.position not in REASONS or not clipping.enabled:
+            if step.clipping is not None and clipping.position != "before_unscale":
                 continue
             seen.add(clipping.location)
             fault, cure = REASONS[clipping.position]
             yield self.finding(
                 clipping.location,
-                f"the gradient is clipped {fault}",
+                f"the gradient is clipped {fault}{'' if clipping.enabled else ' (off by default)'}",
                 help=cure,
+                severity=None if clipping.enabled else Severity.WARNING,
                 related=[Related(step.optimizer_step, "the optimizer steps here")],
                 model=step.models[0].name if step.models else None,
                 optimizer=step.optimizer.algorithm if step.optimizer else None,

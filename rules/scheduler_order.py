@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gradlint.finding import Finding, Related, Severity
-from gradlint.location import Location
 from gradlint.rule import Rule
-from gradlint.source.script import Script, TrainingStep
+from gradlint.source.script import Script
 
 
 class SchedulerOrder(Rule):
     """
     ## What it does
-    Looks for `scheduler.step()` between `backward()` and `optimizer.step()`.
+    Looks for a loop in which `scheduler.step()` comes before the `optimizer.step()` of its optimizer, per batch or per
+    epoch, and is not held back in the first round.
 
     ## Why it hurts
     PyTorch's schedules count from the first optimizer step. Stepped before it, the first value of the schedule is
@@ -69,10 +69,12 @@ for _ in range(100):
     GOOD = BAD.replace("    scheduler.step()\n    optimizer.step()\n", "    optimizer.step()\n    scheduler.step()\n")
 
     def check_script(self, script: Script) -> Iterator[Finding]:
+        seen = set()
         for step in script.steps:
-            early = self._early(step)
-            if early is None:
+            early = step.early_schedule
+            if early is None or early in seen:
                 continue
+            seen.add(early)
             yield self.finding(
                 early,
                 "the schedule is stepped before the optimizer, which skips the schedule's first value",
@@ -82,16 +84,3 @@ for _ in range(100):
                 optimizer=step.optimizer.algorithm if step.optimizer else None,
                 needs_probe=False,
             )
-
-    def _early(self, step: TrainingStep) -> Location | None:
-        """The schedule's step between this step's backward and its optimizer step, where there is just one of each."""
-        if step.framework != "plain" or step.optimizer is None or not step.optimizer.schedules:
-            return None
-        kinds = [event.kind for event in step.events]
-        if kinds.count("step") != 1 or kinds.count("scheduler_step") != 1 or "backward" not in kinds:
-            return None
-        before = kinds[: kinds.index("step")]
-        after_backward = before[before.index("backward") :] if "backward" in before else []
-        if "scheduler_step" not in after_backward:
-            return None
-        return step.events[kinds.index("scheduler_step")].location

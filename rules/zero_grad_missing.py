@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from gradlint.finding import Finding, Related, Severity
 from gradlint.rule import Rule
-from gradlint.source.script import Script
+from gradlint.source.script import Script, TrainingStep
 
 CLEARS = re.compile(r"zero_grad|\.grad\s*=\s*None|\.grad\b.*\.zero_\(|\.grad\.zero_|del\s+\S+\.grad|autograd\.grad\(")
 """Whatever may clear a gradient, anywhere in the file: where in doubt the rule is silent."""
@@ -16,8 +16,8 @@ CLEARS = re.compile(r"zero_grad|\.grad\s*=\s*None|\.grad\b.*\.zero_\(|\.grad\.ze
 class ZeroGradMissing(Rule):
     """
     ## What it does
-    Looks for a training loop with `backward()` and `step()` in which nothing ever clears the gradient. Silent for
-    deliberate accumulation, dist_autograd, and trainers that clear it themselves.
+    Looks for a training loop with `backward()` and `step()` in which nothing ever clears the gradient, or only that
+    of other optimizers. Silent for deliberate accumulation, dist_autograd, and trainers that clear it themselves.
 
     ## Why it hurts
     `backward()` adds to what is there. Every step then follows the sum of all gradients since the start, which
@@ -73,14 +73,12 @@ for _ in range(100):
     GOOD = BAD.replace("    loss.backward()", "    optimizer.zero_grad()\n    loss.backward()")
 
     def check_script(self, script: Script) -> Iterator[Finding]:
-        if CLEARS.search(script.text):
-            return
         for step in script.steps:
             if step.framework != "plain" or step.accumulation or step.backward is None or not step.loop_depth:
                 continue
             if step.optimizer is None or step.optimizer_step.path != script.path:
                 continue
-            if any(event.kind == "zero_grad" for event in step.events):
+            if step.cleared or _cleared_elsewhere(script, step):
                 continue
             yield self.finding(
                 step.optimizer_step,
@@ -92,3 +90,12 @@ for _ in range(100):
                 optimizer=step.optimizer.algorithm,
                 needs_probe=False,
             )
+
+
+def _cleared_elsewhere(script: Script, step: TrainingStep) -> bool:
+    """Whether the file has a line that may clear the gradient, those aside that clear that of other optimizers."""
+    others = {e.location.line for e in step.events if e.kind == "zero_grad" and e.location.path == script.path}
+    lines = script.text.splitlines()
+    if others:  # Beside `zero_grad`, `autograd.grad` is there for a penalty and clears nothing.
+        lines = [line.replace("autograd.grad(", "") for line in lines]
+    return any(CLEARS.search(line) for number, line in enumerate(lines, start=1) if number not in others)

@@ -246,7 +246,7 @@ class Optimizers:
         index = self.evaluator.index(root.scope.file)
         for name, sites in index.calls_by_name.items():
             if not (
-                name.endswith(("LR", "Plateau", "Restarts", "schedule", "warmup", "Scheduler", "scheduler"))
+                name.endswith(("LR", "Plateau", "Restarts", "schedule", "Schedule", "warmup", "Scheduler", "scheduler"))
                 or "schedule" in name
             ):
                 continue

@@ -153,7 +153,8 @@ class Clipping:
     `how`: clip_grad_norm_, clip_grad_value_, trainer argument, hook, by hand, optimizer, helper, config.
     `bound` is max_norm or clip_value. `conditional` is True under an `if`; `enabled` False when the resolved
     condition or value switches it off by default. `targets` are the models whose parameters are clipped (empty:
-    unknown). `position`: "between" (backward and step), "after_step", "before_backward", "before_unscale".
+    unknown). `position`: "between" (backward and step), "after_step", "before_backward", "before_unscale" (between
+    the two, while the factor of a GradScaler is still on the gradient).
     """
 
     how: str
@@ -185,7 +186,9 @@ class TrainingStep:
     "". `framework`: "plain", "lightning", "transformers", "accelerate", "fabric", "deepspeed", "apex",
     "dist_autograd", "ignite". `clipping` is None when nothing bounds the gradient. `scaler`: GradScaler in use;
     `autocast`: "float16", "bfloat16" or None. `loop_depth` counts enclosing for/while loops in the function.
-    `reinforcement` is True where the loss is built from rewards or advantages; `adversarial` in GANs.
+    `reinforcement` is True where the loss is built from rewards or advantages; `adversarial` in GANs. `cleared`: a
+    `zero_grad` may reach the parameters that it updates. `early_schedule` is where the optimizer's schedule is
+    stepped first in the loop of the two, or None.
     """
 
     optimizer_step: Location
@@ -198,6 +201,8 @@ class TrainingStep:
     function: str = ""
     framework: str = "plain"
     scaler: bool = False
+    cleared: bool = True
+    early_schedule: Location | None = None
     autocast: str | None = None
     accumulation: bool = False
     loop_depth: int = 0

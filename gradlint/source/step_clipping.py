@@ -10,6 +10,7 @@ from gradlint.source.events import Event
 from gradlint.source.index import CONDITIONAL, Block, Scope, location
 from gradlint.source.models import Models
 from gradlint.source.optimizers import Optimizers
+from gradlint.source.scaling import Scaling
 from gradlint.source.script import Clipping, Model, Optimizer
 from gradlint.source.step_order import cover, exclusive, same_loop
 from gradlint.source.things import ClassThing, Frame, FunctionThing
@@ -23,6 +24,7 @@ class StepClippings:
         self.evaluator = evaluator
         self.models = models
         self.optimizers = optimizers
+        self.scaling = Scaling(evaluator)
 
     def of(
         self,
@@ -37,6 +39,7 @@ class StepClippings:
         target = events[step]
         found: list[tuple[Clipping, Event]] = []
         misplaced: Clipping | None = None
+        scaled: Clipping | None = None
         for i, event in enumerate(events):
             if event.kind != "clip" or exclusive(event.path, target.path):
                 continue
@@ -46,19 +49,22 @@ class StepClippings:
                 clipping = self._clip(event, target, "between")
                 if clipping.enabled or not found:
                     found.append((clipping, event))
-            elif same_loop(event.path, target.path):
-                unscaled = "after_step" if i > step else "before_backward"
-                misplaced = misplaced or self._clip(event, target, unscaled)
+                if scaled is None and self.scaling.still_on(events, i, step):
+                    on = clipping.enabled and not self.scaling.off_by_default(target)
+                    scaled = replace(clipping, position="before_unscale", enabled=on)
+            elif same_loop(event.path, target.path) and not _serves_another(events, i, backward, step):
+                position = "after_step" if i > step else "before_backward"
+                misplaced = misplaced or self._clip(event, target, position)
         enabled = [c for c in found if c[0].enabled]
         if enabled:
             clipping = next((c for c, _ in enabled if not c.conditional), enabled[0][0])
             if clipping.conditional and cover([e for _, e in enabled], target.path):
                 clipping = replace(clipping, conditional=False)
-            return clipping, None
+            return clipping, scaled
         other = self._elsewhere(scope, target, optimizer)
         if other is not None:
             return other, misplaced
-        return (found[0][0] if found else None), misplaced
+        return (found[0][0] if found else None), misplaced or scaled
 
     def _clip(self, event: Event, target: Event, position: str) -> Clipping:
         bound = bound_of(self.evaluator, event.site, event.frame)
@@ -113,6 +119,13 @@ class StepClippings:
                 bound = optimizer.arguments.get(argument, UNKNOWN)
                 return Clipping("optimizer", optimizer.location, bound)
         return None
+
+
+def _serves_another(events: list[Event], clip: int, backward: int, step: int) -> bool:
+    """Whether a clip outside a backward and its step stands between another backward and another step."""
+    if clip > step:
+        return any(e.kind == "backward" and not exclusive(e.path, events[clip].path) for e in events[step + 1 : clip])
+    return any(e.kind == "step" and not exclusive(e.path, events[clip].path) for e in events[clip + 1 : backward])
 
 
 def _around(block: Block, event: Event) -> tuple[Scope, Frame | None]:

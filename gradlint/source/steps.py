@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable
+from dataclasses import replace
 
 from gradlint.source.evaluate import Evaluator
 from gradlint.source.events import Event, Events
@@ -11,7 +12,9 @@ from gradlint.source.index import FileIndex, Scope, location, terminal_name
 from gradlint.source.models import Models
 from gradlint.source.optimizers import Optimizers
 from gradlint.source.resolve import resolve
+from gradlint.source.schedule_order import ScheduleOrder
 from gradlint.source.script import Model, Optimizer, TrainingStep
+from gradlint.source.step_clearing import Clearing
 from gradlint.source.step_clipping import StepClippings
 from gradlint.source.step_facts import (
     ADVERSARIAL,
@@ -36,6 +39,8 @@ class Steps:
         self.optimizers = optimizers
         self.events = Events(evaluator, optimizers)
         self.clippings = StepClippings(evaluator, models, optimizers)
+        self.clearing = Clearing(evaluator, models, optimizers)
+        self.schedules = ScheduleOrder(evaluator, optimizers)
 
     def of(self, index: FileIndex) -> list[TrainingStep]:
         """The steps whose backward and optimizer step stand in, or are reached from, this file's functions."""
@@ -51,8 +56,11 @@ class Steps:
                 events = self.events.of(scope)
             for step in self._pairs(scope, events, own_only=True):
                 key = (step.optimizer_step.path, step.optimizer_step.line, step.optimizer_step.column)
-                if key not in found or _richer(step, found[key]):
-                    found[key] = step
+                known = found.get(key)
+                if known is None or _richer(step, known):
+                    found[key] = step if known is None else _with_order(step, known)
+                else:
+                    found[key] = _with_order(known, step)
         return list(found.values())
 
     def _pairs(self, scope: Scope, events: list[Event], own_only: bool) -> Iterable[TrainingStep]:
@@ -105,6 +113,8 @@ class Steps:
             function=event.site.scope.qualified_name,
             framework=frameworks[0] if frameworks else "plain",
             scaler=event.framework == "scaler",
+            cleared=self.clearing.may_clear(events, i, models),
+            early_schedule=self.schedules.early(events, i, optimizer),
             autocast=autocast(scope),
             accumulation=accumulates(event, source),
             loop_depth=sum(1 for b in event.path if b.kind == "loop"),
@@ -190,6 +200,11 @@ class Steps:
                         return found
             holder = holder.parent
         return UNKNOWN
+
+
+def _with_order(step: TrainingStep, other: TrainingStep) -> TrainingStep:
+    """A step with the schedule that another caller of the same line steps too early."""
+    return step if step.early_schedule else replace(step, early_schedule=other.early_schedule)
 
 
 def _richer(new: TrainingStep, old: TrainingStep) -> bool:

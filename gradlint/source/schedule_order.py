@@ -1,0 +1,84 @@
+"""Whether a learning-rate schedule is stepped before the optimizer that it is built on."""
+
+from __future__ import annotations
+
+import ast
+
+from gradlint.location import Location
+from gradlint.source.evaluate import Evaluator
+from gradlint.source.events import Event
+from gradlint.source.index import CONDITIONAL, Block, location
+from gradlint.source.optimizers import Optimizers
+from gradlint.source.script import Optimizer
+from gradlint.source.step_order import exclusive
+from gradlint.source.things import Instance
+
+
+class ScheduleOrder:
+    """Compares where schedules and their optimizers are stepped."""
+
+    def __init__(self, evaluator: Evaluator, optimizers: Optimizers) -> None:
+        self.evaluator = evaluator
+        self.optimizers = optimizers
+
+    def early(self, events: list[Event], step: int, optimizer: Optimizer | None) -> Location | None:
+        """Where the schedule of an optimizer is stepped first in the loop of the two, or None."""
+        target = events[step]
+        if optimizer is None or not optimizer.schedules or target.framework != "plain":
+            return None
+        own = {r.key for r in self.optimizers.roots(target.things)}
+        if any(self._steps(e, own) and not exclusive(e.path, target.path) for e in events[: self._first(events, step)]):
+            return None
+        for i, event in enumerate(events[:step]):
+            if event.kind == "scheduler_step" and self._before(events, i, step, optimizer):
+                return location(event.site.scope.file, event.site.node)
+        return None
+
+    def _first(self, events: list[Event], step: int) -> int:
+        """The first step of a schedule that can run with a step."""
+        schedule = (
+            i for i, e in enumerate(events) if e.kind == "scheduler_step" and not exclusive(e.path, events[step].path)
+        )
+        return next(schedule, 0)
+
+    def _steps(self, event: Event, own: set[int]) -> bool:
+        """Whether an event is a step of the same optimizer: one before the loop makes the order right."""
+        return event.kind == "step" and bool(own & {r.key for r in self.optimizers.roots(event.things)})
+
+    def _before(self, events: list[Event], schedule: int, step: int, optimizer: Optimizer) -> bool:
+        event, target = events[schedule], events[step]
+        call = event.site.node
+        # `step(epoch)` sets the rate of that epoch, and a plateau's `step(loss)` follows a first round.
+        if call.args or call.keywords or exclusive(event.path, target.path):
+            return False
+        loops = [b for b in event.path if b.kind == "loop"]
+        if not loops or loops[-1] not in target.path or not self._built_on(event, optimizer):
+            return False
+        if any(_waits(b) for b in event.path[event.path.index(loops[-1]) :] if b not in target.path):
+            return False
+        return not any(
+            e.kind == "scheduler_step"
+            and ast.unparse(e.site.node.func) == ast.unparse(call.func)
+            and not exclusive(e.path, event.path)
+            for e in events[step + 1 :]
+        )
+
+    def _built_on(self, event: Event, optimizer: Optimizer) -> bool:
+        """Whether the schedule stepped is one of the optimizer's."""
+        built = {location(t.scope.file, t.call) for t in event.things if isinstance(t, Instance) and t.call is not None}
+        return bool(built & {s.location for s in optimizer.schedules})
+
+
+def _waits(block: Block) -> bool:
+    """Whether a condition may hold the schedule back in the first round: `if epoch > 0:`, `if i % 10 == 9:`."""
+    if block.kind not in CONDITIONAL:
+        return False
+    if block.kind != "if" or block.test is None:
+        return True
+    for node in ast.walk(block.test):
+        match node:
+            case ast.Compare(ops=ops) if any(isinstance(o, (ast.Gt, ast.GtE, ast.NotEq)) for o in ops):
+                return True
+            case ast.BinOp(op=ast.Mod()):
+                return True
+    return block.branch == 1 or isinstance(block.test, (ast.Name, ast.UnaryOp))
