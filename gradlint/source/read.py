@@ -14,9 +14,11 @@ from gradlint.source.index import FileIndex, location
 from gradlint.source.models import Models
 from gradlint.source.optimizers import Optimizers
 from gradlint.source.project import Project, SourceFile, read_text
-from gradlint.source.script import Model, Optimizer, Script, Skipped, TrainingStep
+from gradlint.source.script import Forgotten, Model, Optimizer, Script, Skipped, TrainingStep
 from gradlint.source.steps import Steps
 from gradlint.source.things import FunctionThing, Instance
+from gradlint.source.ungiven import Ungiven
+from gradlint.source.unregistered import Unregistered
 
 MAX_IMPORTED = 16
 """How many project files that a script calls into are read for training steps of their own."""
@@ -79,6 +81,7 @@ class _Reading:
             optimizers=tuple(dict.fromkeys(ordered)),
             steps=tuple(steps),
             losses=tuple(losses_of(self.evaluator, index)),
+            forgotten=tuple(self._forgotten(index, optimizers)),
             dataset=dataset_of(self.evaluator, index),
             skipped=tuple(self._skipped(index, models)),
             files=tuple(self.evaluator.files),
@@ -86,6 +89,10 @@ class _Reading:
 
     def _own_steps(self, index: FileIndex) -> list[TrainingStep]:
         return [*self.steps.of(index), *self.frameworks.of(index)]
+
+    def _forgotten(self, index: FileIndex, optimizers: list[Optimizer]) -> Iterator[Forgotten]:
+        yield from Unregistered(self.models).of(index)
+        yield from Ungiven(self.models, self.optimizers).of(index, optimizers)
 
     def _optimizers(self, index: FileIndex) -> list[Optimizer]:
         found: list[Optimizer] = []

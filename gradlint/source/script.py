@@ -214,6 +214,24 @@ class TrainingStep:
 
 
 @dataclass(frozen=True)
+class Forgotten:
+    """Trainable parameters that no optimizer updates.
+
+    `how`: "container" (modules in a plain list or dict), "forward" (a module built anew in `forward`), "moved" (a
+    Parameter that was moved before it was assigned), "replaced" (a part put into a model after the optimizer was
+    made, at `optimizer`), "not given" (a network in the loss that no optimizer is given). `name` is the attribute,
+    variable or class, `owner` the class or model that holds it. `trains` is False for norms and the like only.
+    """
+
+    how: str
+    name: str
+    owner: str
+    location: Location
+    trains: bool = True
+    optimizer: Location | None = None
+
+
+@dataclass(frozen=True)
 class Skipped:
     """Something gradlint could not look into, and why, in one line.
 
@@ -241,6 +259,7 @@ class Script:
     optimizers: tuple[Optimizer, ...] = ()
     steps: tuple[TrainingStep, ...] = ()
     losses: tuple[Call, ...] = ()
+    forgotten: tuple[Forgotten, ...] = ()
     dataset: tuple[str, tuple[int, ...]] | None = None
     skipped: tuple[Skipped, ...] = ()
     files: tuple[str, ...] = ()
