@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gradlint.source.callers import importers_of
+from gradlint.source.carried_state import CarriedStates
 from gradlint.source.data import dataset_of, losses_of
 from gradlint.source.evaluate import Evaluator
 from gradlint.source.frameworks import Frameworks
@@ -82,6 +83,7 @@ class _Reading:
             steps=tuple(steps),
             losses=tuple(losses_of(self.evaluator, index)),
             forgotten=tuple(self._forgotten(index, optimizers)),
+            carried=tuple(CarriedStates(self.models).of(index)),
             dataset=dataset_of(self.evaluator, index),
             skipped=tuple(self._skipped(index, models)),
             files=tuple(self.evaluator.files),

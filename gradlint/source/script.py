@@ -232,6 +232,22 @@ class Forgotten:
 
 
 @dataclass(frozen=True)
+class CarriedState:
+    """A hidden state that one backward pass hands to the next together with its graph.
+
+    `name` is the variable, `backward` the pass in whose loop it is carried, `location` where the model gives it back.
+    `retains`: the pass keeps the graph (`retain_graph=True`); `thrown_away`: a `detach()` stands there whose result is
+    not used.
+    """
+
+    name: str
+    backward: Location
+    location: Location
+    retains: bool
+    thrown_away: bool = False
+
+
+@dataclass(frozen=True)
 class Skipped:
     """Something gradlint could not look into, and why, in one line.
 
@@ -260,6 +276,7 @@ class Script:
     steps: tuple[TrainingStep, ...] = ()
     losses: tuple[Call, ...] = ()
     forgotten: tuple[Forgotten, ...] = ()
+    carried: tuple[CarriedState, ...] = ()
     dataset: tuple[str, tuple[int, ...]] | None = None
     skipped: tuple[Skipped, ...] = ()
     files: tuple[str, ...] = ()
