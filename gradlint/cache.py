@@ -118,10 +118,12 @@ class Cache:
         return _hash(f"{name}\0{self._digest(name)}" for name in names)
 
     def _digest(self, path: str) -> str:
-        """The digest of a file's content, "" where there is none."""
+        """The digest of a file's content, "" where there is none; a pipe would keep its reader waiting."""
         if path not in self._digests:
+            found = Path(path)
             try:
-                self._digests[path] = hashlib.blake2b(Path(path).read_bytes(), digest_size=16).hexdigest()
+                regular = found.is_file()
+                self._digests[path] = hashlib.blake2b(found.read_bytes(), digest_size=16).hexdigest() if regular else ""
             except OSError:
                 self._digests[path] = ""
         return self._digests[path]

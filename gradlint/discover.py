@@ -55,9 +55,9 @@ def discover(
     exclusion = Exclusion(home or Path.cwd(), tuple(exclude))
     found: dict[Path, None] = {}
     for path in paths:
+        if missing := _why_missing(path):
+            raise MissingPathError(f"{path}: {missing}")
         folder = path.is_dir()
-        if not folder and not path.exists():
-            raise MissingPathError(f"{path}: {_why_missing(path)}")
         if force_exclude and exclusion.covers(path, folder):
             continue
         if folder:
@@ -69,6 +69,12 @@ def discover(
 
 
 def _why_missing(path: Path) -> str:
+    """Why nothing is there, empty where something is."""
+    try:
+        if path.exists():
+            return ""
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        return (error.strerror or str(error)).lower()
     return "a link to nothing" if path.is_symlink() else "no such file or folder"
 
 
@@ -121,9 +127,16 @@ def _walk(
             if not patterns.match_file(f"{name}/") and not _ignored(path, active, folder=True):
                 yield from _walk(path, f"{name}/", active, patterns)
             continue
-        wanted = path.suffix in SUFFIXES and entry.is_file() and not patterns.match_file(name)
+        wanted = path.suffix in SUFFIXES and _is_file(entry) and not patterns.match_file(name)
         if wanted and not _ignored(path, active, folder=False):
             yield path
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # links in a circle
+        return False
 
 
 def _ignored(path: Path, ignores: list[tuple[Path, GitIgnoreSpec]], folder: bool) -> bool:

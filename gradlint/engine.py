@@ -162,6 +162,8 @@ class Engine:
             return _Checked(skipped=[Skipped(here, str(error))])
         except UnreadableError as error:
             return _Checked(skipped=[Skipped(here, str(error))], unread=True)
+        except RecursionError:
+            return _Checked(skipped=[Skipped(here, "nests deeper than gradlint reads")])
         except Exception as error:
             last = traceback.extract_tb(error.__traceback__)[-1]
             what = f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})"
@@ -177,7 +179,7 @@ class Engine:
         try:
             _ = source.tree
         except UNPARSABLE as error:
-            if is_newer_python(source.text):
+            if is_newer_python(source.text, error):
                 reason = f"written for a newer Python than the {platform.python_version()} that gradlint runs under"
                 checked.skipped.append(Skipped(Location(source.path, 1), reason))
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -42,8 +43,9 @@ def settings(config_path: Path | None, paths: Sequence[Path], options: Mapping[s
 
     Raises ConfigError.
     """
-    start = paths[0].resolve() if paths else Path.cwd()
-    path = config_path or find(start if start.is_dir() else start.parent)
+    start = Path(os.path.realpath(paths[0])) if paths else Path.cwd()
+    folder = os.path.isdir(start)  # noqa: PTH112 -- `Path.is_dir` raises where a name is too long
+    path = config_path or find(start if folder else start.parent)
     found = Settings(load(path), path)
     given = {k: v for k, v in options.items() if v not in (None, ())}
     for key in ("select", "ignore", "extend_select"):

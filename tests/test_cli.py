@@ -155,10 +155,39 @@ def test_a_pipe_is_not_waited_for(here: Path) -> None:
     assert check("pipe.py").stderr == "error: pipe.py: not a regular file\n"
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_beside_a_helper_is_not_waited_for(here: Path) -> None:
+    os.mkfifo(here / "pipe.py")
+    (here / "helper.py").write_text(
+        "from torch import nn\n\n\ndef make():\n    return nn.Linear(2, 2)\n\n\nnet = make()\n"
+    )
+    assert check("helper.py").exit_code == 0
+
+
+def test_a_recurrent_net_without_layers_is_looked_at(here: Path) -> None:
+    (here / "none.py").write_text("from torch import nn\n\nnet = nn.LSTM(3, 4, num_layers=0)\n")
+    assert check("none.py").exit_code == 0
+
+
+def test_a_file_that_nests_deeper_than_the_reader_is_left_out(here: Path) -> None:
+    (here / "sum.py").write_text(f"{SIGMOIDS}x = {' + '.join(['1'] * 2500)}\n")
+    shown = check("sum.py")
+    assert (shown.exit_code, shown.stderr) == (0, "")
+    assert "skipped sum.py:1: nests deeper than gradlint reads\n" in shown.stdout
+
+
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="everything is readable here")
 def test_a_file_without_the_right_to_read_it_is_an_error(here: Path) -> None:
     (here / "clean.py").chmod(0)
     assert check("clean.py").stderr == "error: clean.py: Permission denied\n"
+
+
+@pytest.mark.parametrize("name", ["loop.py", "n" * 300 + ".py"])
+def test_a_path_that_leads_nowhere_is_one_line(here: Path, name: str) -> None:
+    (here / "loop.py").symlink_to("loop.py")
+    shown = check(name)
+    assert shown.exit_code == 2
+    assert shown.stderr.startswith(f"error: {name}: ") and shown.stderr.count("\n") == 1
 
 
 def test_a_link_to_nothing_is_an_error_and_a_folder_without_python_a_warning(here: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gradlint.source.index import FileIndex
 from gradlint.source.indexing import build_index
-from gradlint.source.project import Project, SourceFile
+from gradlint.source.project import Project, SourceFile, UnreadableError, read_bytes
 
 MAX_FILES = 3000
 MAX_BYTES = 1 << 20
@@ -88,11 +88,7 @@ class Importers:
         """A file's content; what was read last is kept, since the scripts of a project ask for the same files."""
         found = self._recent.get(path)
         if found is None:
-            try:
-                found = Path(path).read_bytes()
-            except OSError:
-                found = b""
-            self._recent[path] = found
+            found = self._recent[path] = _content(Path(path))
             self._recent_bytes += len(found)
             while self._recent_bytes > MAX_RECENT_BYTES and len(self._recent) > 1:
                 self._recent_bytes -= len(self._recent.pop(next(iter(self._recent))))
@@ -118,15 +114,17 @@ class Importers:
 
     @staticmethod
     def _imported_words(path: Path) -> set[str]:
-        try:
-            if path.stat().st_size > MAX_BYTES:
-                return set()
-            raw = path.read_bytes()
-        except OSError:
-            return set()
         words: set[bytes] = set()
-        for module, names, plain in _IMPORT.findall(raw):
+        for module, names, plain in _IMPORT.findall(_content(path)):
             words.update(_WORD.findall(module))
             words.update(_WORD.findall(names))
             words.update(_WORD.findall(plain))
         return {w.decode() for w in words if w.isascii()}
+
+
+def _content(path: Path) -> bytes:
+    """What a file of the project holds; nothing for one that cannot be read or is too large to be looked through."""
+    try:
+        return read_bytes(path, MAX_BYTES, "a source file")
+    except UnreadableError:
+        return b""

@@ -105,8 +105,8 @@ def _steps(site: Site, x: Signal) -> int:
 
 
 def recurrence(site: Site) -> RecurrenceProfile | None:
-    """‖∂h_T/∂h_0‖ of the last layer, None where the node was not evaluated."""
-    if "carried" not in site.memory:
+    """‖∂h_T/∂h_0‖ of the last layer, None where the node was not evaluated or has no layers."""
+    if not site.memory.get("carried"):
         return None
     layer, steps = site.memory["layers"][-1], site.memory["steps"]
     carried = site.memory["carried"][-1]
