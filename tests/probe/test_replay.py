@@ -69,7 +69,8 @@ def test_update_norm_is_that_of_the_first_step():
 def test_the_step_of_a_large_parameter_is_told_from_a_sample_where_each_element_moves_alone():
     torch.manual_seed(0)
     pair = torch.randn(600, 500) * 0.02, torch.randn(600, 500) * 1e-3
-    for name in ("SGD", "AdamW", "RMSprop", "Adafactor"):
+    # torch has Adafactor since 2.5.
+    for name in ("SGD", "AdamW", "RMSprop", *(["Adafactor"] if hasattr(torch.optim, "Adafactor") else [])):
         recipe = Recipe(name, 0.01, weight_decay=0.1)
         (whole,), (sampled,) = update_norms([pair], recipe), update_norms([pair], recipe, budget=4096)
         assert float(sampled) == pytest.approx(float(whole), rel=0.05 if name != "Adafactor" else 1e-6)
