@@ -6,6 +6,7 @@ import difflib
 import os
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +23,9 @@ else:  # pragma: no cover -- the backport has the same interface
     import tomli as tomllib
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
-Seconds = Annotated[float, msgspec.Meta(gt=0)]
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=1e6)]
+Seed = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
+Device = Annotated[str, msgspec.Meta(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
 
 
 class ConfigError(Exception):
@@ -43,8 +46,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ke
     `select`, `ignore` and the like hold codes, prefixes of codes ("GL4") or names. `exec` False never runs code
     of the project. `real` runs training scripts for their first steps to settle what their own batches alone can.
     `seeds` is how many inits are drawn, `seed` the first of them. `timeout` is the wall-clock
-    limit for one model in seconds, `memory` the resident limit in MiB. `baseline` is a file of accepted findings,
-    relative to the file that names it. Patterns are told from the folder of the configuration file.
+    limit for one model in seconds, `memory` the resident limit in MiB. `baseline`, a file of accepted findings, and the
+    path of an interpreter in `python` are relative to the file that names them. Patterns are told from its folder.
     """
 
     select: tuple[str, ...] = ("GL",)
@@ -73,9 +76,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ke
     exec: bool = True
     probe: bool = True
     real: bool = False
-    device: str = "auto"
+    device: Device = "auto"
     seeds: Positive = 3
-    seed: int = 0
+    seed: Seed = 0
     batch_size: Positive = 32
     timeout: Seconds = 60.0
     memory: Positive = 8192
@@ -104,7 +107,9 @@ def load(path: Path | None) -> Config:
     try:
         config = msgspec.convert(table, Config, strict=True)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{_shown(path)}: {_explain(str(error), table)}") from error
+        raise ConfigError(f"{shown(path)}: {_explain(str(error), table)}") from error
+    if config.python is not None:
+        config = msgspec.structs.replace(config, python=_interpreter(config.python, path.resolve().parent))
     for name in config.rules:
         options_of(name, config, path)
     for key in ("select", "extend_select", "ignore"):
@@ -114,19 +119,29 @@ def load(path: Path | None) -> Config:
     return config
 
 
+def with_options(config: Config, options: Mapping[str, Any]) -> Config:
+    """The settings with options of the command line laid over them. Raises ConfigError for an impossible value."""
+    laid = msgspec.structs.replace(config, **options)
+    try:
+        msgspec.convert(msgspec.to_builtins(laid), Config, strict=True)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_explain(str(error), {}, "-").replace("-.", "--", 1)) from error
+    return laid
+
+
 def options_of(name: str, config: Config, path: Path | None = None) -> RuleOptions:
     """A rule's options by its name or code as validated, its defaults where the table says nothing."""
     rule = _rule(name)
     if rule is None:
         close = difflib.get_close_matches(name, [r.name for r in registry().values()], n=1)
         hint = f", did you mean `{close[0]}`?" if close else ""
-        raise ConfigError(f"{_shown(path)}: tool.gradlint.rules.{name}: no such rule{hint}")
+        raise ConfigError(f"{shown(path)}: tool.gradlint.rules.{name}: no such rule{hint}")
     table = {**config.rules.get(rule.code, {}), **config.rules.get(rule.name, {})}
     try:
         return msgspec.convert(table, rule.Options, strict=True)
     except msgspec.ValidationError as error:
         detail = _explain(str(error), table, f"tool.gradlint.rules.{name}", rule.Options)
-        raise ConfigError(f"{_shown(path)}: {detail}") from error
+        raise ConfigError(f"{shown(path)}: {detail}") from error
 
 
 def selected(config: Config) -> list[Rule]:
@@ -175,7 +190,7 @@ def check_selectors(selectors: tuple[str, ...], where: str) -> None:
 
 
 def _check_selectors(selectors: tuple[str, ...], key: str, path: Path) -> None:
-    check_selectors(selectors, f"{_shown(path)}: {key}")
+    check_selectors(selectors, f"{shown(path)}: {key}")
 
 
 def _rule(name: str) -> type[Rule] | None:
@@ -186,35 +201,44 @@ def _table(path: Path, required: bool = True) -> dict[str, Any] | None:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{_shown(path)}: {error.strerror or error}") from error
+        raise ConfigError(f"{shown(path)}: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{_shown(path)}: not valid TOML: {error}") from error
+        raise ConfigError(f"{shown(path)}: not valid TOML: {error}") from error
     tool = document.get("tool", {})
     table = tool.get("gradlint") if isinstance(tool, dict) else None
     if table is None and required:
         # A file of its own (`--config gradlint.toml`) may leave the `[tool.gradlint]` header out.
         table = {} if path.name == "pyproject.toml" else document
     if table is not None and not isinstance(table, dict):
-        raise ConfigError(f"{_shown(path)}: tool.gradlint: expected a table")
+        raise ConfigError(f"{shown(path)}: tool.gradlint: expected a table")
     return table
 
 
 def _extended(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     """The table with the one it extends beneath it; tables in it are merged key by key."""
     if path in seen:
-        raise ConfigError(f"{_shown(path)}: tool.gradlint.extend: the files extend each other in a circle")
+        raise ConfigError(f"{shown(path)}: tool.gradlint.extend: the files extend each other in a circle")
     table = _table(path) or {}
     base = table.get("extend")
     if not isinstance(base, str):
         return table
     under = _extended((path.parent / Path(base).expanduser()).resolve(), (*seen, path))
+    folder = (path.parent / Path(base).expanduser()).resolve().parent
     if isinstance(under.get("baseline"), str):
-        under["baseline"] = str((path.parent / Path(base).expanduser()).resolve().parent / under["baseline"])
+        under["baseline"] = str(folder / under["baseline"])
+    if isinstance(under.get("python"), str):
+        under["python"] = _interpreter(under["python"], folder)
     merged = {**under, **table}
     for key in ("per-file-ignores", "models", "rules"):
         if isinstance(under.get(key), dict) and isinstance(table.get(key), dict):
             merged[key] = {**under[key], **table[key]}
     return merged
+
+
+def _interpreter(python: str, folder: Path) -> str:
+    """An interpreter that a configuration in `folder` names: a path as seen from there, a bare name as it is."""
+    named = Path(python).expanduser()
+    return python if named.name == python else str(folder / named)
 
 
 _AT = re.compile(r"^(?P<what>.*?)(?: - at `\$(?P<path>.*)`)?$", re.DOTALL)
@@ -227,6 +251,8 @@ def _explain(
     found = _AT.match(message)
     assert found is not None
     what, where = found["what"].replace("Object ", "Table ").replace("`object`", "`table`"), found["path"] or ""
+    if "matching regex" in what:  # of all keys, `device` alone has a pattern
+        what = "expected auto, cpu, cuda, cuda:N or mps"
     if "[...]" in where:  # msgspec does not name the key of a mapping's value
         where = where.replace("[...]", "")
     unknown = re.search(r"unknown field `(.*?)`", what)
@@ -256,7 +282,8 @@ def _choices(struct: type[msgspec.Struct], key: str) -> list[str]:
     return found
 
 
-def _shown(path: Path | None) -> str:
+def shown(path: Path | None) -> str:
+    """A configuration file as messages name it: from the working folder, where it lies below that."""
     if path is None:
         return "configuration"
     relative = os.path.relpath(path)

@@ -148,7 +148,8 @@ class Engine:
         """Why no model may be built, or None."""
         if not self.config.exec:
             return "--no-exec"
-        return None if find_torch(self.config.python) else "torch is not installed"
+        python = self.config.python
+        return None if find_torch(python) else "torch is not installed" + (f" for {python}" if python else "")
 
     def _limits(self) -> Limits:
         return Limits(seconds=self.config.timeout, memory=self.config.memory << 20)

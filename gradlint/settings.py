@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from gradlint.config import Config, ConfigError, check_selectors, find, load
+from gradlint.config import Config, ConfigError, check_selectors, find, load, shown, with_options
 from gradlint.finding import Severity
 
 
@@ -59,7 +58,11 @@ def settings(config_path: Path | None, paths: Sequence[Path], options: Mapping[s
     if "extend_exclude" in given:
         here = (told_from(found.home, pattern) for pattern in given["extend_exclude"])
         given["extend_exclude"] = (*found.config.extend_exclude, *here)
-    return Settings(msgspec.structs.replace(found.config, **given), path)
+    config = with_options(found.config, given)
+    if config.exec and config.python is not None and shutil.which(config.python) is None:
+        where = "--python" if options.get("python") else f"{shown(path)}: tool.gradlint.python"
+        raise ConfigError(f"{where}: no interpreter at {config.python}")
+    return Settings(config, path)
 
 
 def _words(line: str) -> tuple[str, ...]:

@@ -35,6 +35,11 @@ class Band(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     warning: Pair
     error: Pair
 
+    def __post_init__(self) -> None:
+        lows, highs = zip(self.error, self.warning, self.info, strict=True)
+        if not 0 <= lows[0] <= lows[1] <= lows[2] < highs[2] <= highs[1] <= highs[0]:
+            raise ValueError("`info` has to lie within `warning`, and `warning` within `error`, none below 0")
+
     def log10(self) -> Bands:
         """The same thresholds as exponents; 0 and inf stay open ends."""
         info, warning, error = ((_exponent(a), _exponent(b)) for a, b in (self.info, self.warning, self.error))

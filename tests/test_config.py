@@ -43,6 +43,11 @@ def test_the_nearest_table_is_found(tmp_path: Path) -> None:
             "[tool.gradlint.rules.saturating-stack]\nnope = 1\n",
             "tool.gradlint.rules.saturating-stack.nope: unknown key",
         ),
+        (
+            "[tool.gradlint.rules.saturating-stack]\nforward = {info = [1, 9], warning = [2, 8], error = [0, 10]}\n",
+            "saturating-stack.forward: `info` has to lie within `warning`, and `warning` within `error`",
+        ),
+        ('[tool.gradlint]\ndevice = "tpu"\n', "tool.gradlint.device: expected auto, cpu, cuda, cuda:N or mps"),
         ('[tool.gradlint]\nextend = "missing.toml"\n', "missing.toml: No such file or directory"),
         ("[tool.gradlint\n", "not valid TOML"),
         ("tool = 3\n[x]\n", None),

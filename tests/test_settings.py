@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,33 @@ def test_options_of_the_command_line_win(project: Path) -> None:
     assert (config.seeds, config.exec, config.script_args, config.fail_on.value) == (2, False, ("--lr", "1 2"), "error")
     with pytest.raises(ConfigError, match=r"--script-args: no closing quotation: 'x"):
         settings(None, [], {"script_args": "'x"})
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "reason"),
+    [
+        ("--device", "tpu", "expected auto, cpu, cuda, cuda:N or mps"),
+        ("--timeout", "inf", "expected `float` <= 1000000.0"),
+        ("--timeout", "nan", "expected `float` > 0.0"),
+        ("--seed", "-1", "expected `int` >= 0"),
+    ],
+)
+def test_a_value_that_no_setting_may_have_is_one_line(project: Path, option: str, value: str, reason: str) -> None:
+    shown = check(option, value, "nets")
+    assert (shown.exit_code, shown.stderr) == (2, f"error: {option}: {reason}\n")
+
+
+def test_an_interpreter_is_looked_for_beside_the_file_that_names_it(project: Path) -> None:
+    (project / "env").mkdir()
+    (project / "env" / "python").symlink_to(sys.executable)
+    (project / "nets" / "gradlint.toml").write_text("python = '../env/python'\n")
+    found = settings(project / "nets" / "gradlint.toml", [], {}).config.python
+    assert found is not None and Path(found).samefile(sys.executable)
+    (project / "env" / "python").unlink()
+    with pytest.raises(ConfigError, match=r"^nets/gradlint\.toml: tool\.gradlint\.python: no interpreter at .*python$"):
+        settings(project / "nets" / "gradlint.toml", [], {})
+    with pytest.raises(ConfigError, match=r"^--python: no interpreter at nowhere$"):
+        settings(None, [], {"python": "nowhere"})
 
 
 @pytest.mark.parametrize("folder", [".", "nets", "nets/old"])
