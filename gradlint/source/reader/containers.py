@@ -24,6 +24,7 @@ from gradlint.source.reader.values import (
     is_repeated,
     merge,
 )
+from gradlint.source.reader.whole_numbers import WholeNumbers
 
 CONTAINER_METHODS = frozenset(
     [
@@ -232,8 +233,10 @@ class Containers(ModuleMembers):
             return Native(name, lambda args, kwargs, site: self._container_call(value, name, args, kwargs, site))
         if isinstance(value, (int, float)) and name in ("item", "detach", "cpu", "numpy"):
             return Native(name, lambda args, kwargs, site: value)
-        if isinstance(value, list) and name == "tolist":
+        if isinstance(value, list) and name in ("tolist", "astype", "flatten"):
             return Native(name, lambda args, kwargs, site: value)
+        if isinstance(value, WholeNumbers) and name in ("shape", "size"):
+            return value.shape if name == "shape" else len(value)
         if isinstance(value, (str, int, float, bytes, tuple, range, frozenset, complex, slice)) and hasattr(
             value, name
         ):

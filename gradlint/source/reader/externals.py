@@ -32,6 +32,7 @@ from gradlint.source.reader.values import (
     contains_tensor,
     is_plain,
 )
+from gradlint.source.reader.whole_numbers import whole_numbers
 
 
 class Externals(Libraries):
@@ -257,6 +258,8 @@ class Externals(Libraries):
         if self.operations is not None and contains_tensor(args):
             return self.operations.function(last, args, kwargs, site)
         function = MATH.get(last)
+        if last in ("array", "asarray") and args and (found := whole_numbers(args[0])) is not None:
+            return found
         if (
             last == "linspace"
             and all(isinstance(a, (int, float)) for a in args)

@@ -26,6 +26,7 @@ from gradlint.source.reader.values import (
     merge,
     site_of,
 )
+from gradlint.source.reader.whole_numbers import WholeNumbers, combined
 
 BINARY: dict[type[ast.operator], tuple[str, Any]] = {
     ast.Add: ("add", operator.add),
@@ -102,6 +103,8 @@ class Operators(Calls):
             return Unknown("arithmetic with alternatives")
         sequences = (str, bytes, list, tuple)
         try:
+            if isinstance(left, WholeNumbers) or isinstance(right, WholeNumbers):
+                return combined(function, left, right) or Unknown("arithmetic on arrays", numeric=True)
             if function is operator.mul:
                 for a, b in ((left, right), (right, left)):
                     if isinstance(a, sequences) and (not isinstance(b, int) or b * len(a) > MAX_SEQUENCE):

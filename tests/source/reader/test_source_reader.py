@@ -499,3 +499,26 @@ def test_renaming_and_aliasing_change_nothing_but_names(cls, attribute, argument
     ]
     assert [p.law for p in plain.parameters] == [p.law for p in renamed.parameters]
     assert len(list(plain.of_kind("add"))) == depth
+
+
+def test_layer_sizes_in_a_numpy_array_are_known():
+    (graph,) = graphs_of(
+        """
+        import numpy as np
+
+        class Net(nn.Module):
+            def __init__(self, sizes):
+                super().__init__()
+                self.layers = nn.ModuleList(nn.Linear(sizes[i], sizes[i + 1]) for i in range(len(sizes) - 1))
+
+            def forward(self, x):
+                for layer in self.layers[:-1]:
+                    x = torch.tanh(layer(x))
+                return self.layers[-1](x)
+
+        sizes = np.array([2, 20, 20, 1])
+        net = Net(np.asarray(sizes * 2))
+        """
+    )
+    assert [n.attributes["in_features"] for n in graph.of_kind("linear")] == [4, 40, 40]
+    assert ops(graph).count("tanh") == 2
