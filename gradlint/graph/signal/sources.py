@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from gradlint.graph.model import ModelGraph, Node
-from gradlint.graph.signal.fan import dimensions
+from gradlint.graph.signal.fan import dimensions, sizes
 from gradlint.graph.signal.moments import (
     NEVER,
     Gradient,
@@ -26,6 +26,8 @@ from gradlint.graph.signal.transfer import (
     is_sized,
 )
 
+NARROWEST = 2.0
+"""Side of the smallest map in a net whose image size is not known: people choose images that leave one."""
 _GROWN_ADDEND = 0.02
 """Std of a position embedding or class token that starts at zero, as grown (Devlin et al. 2019)."""
 
@@ -54,8 +56,26 @@ def _nominal(site: Site) -> tuple[float, float]:
         rank = 1 + dimensions(convolved) if convolved else 2 if any(n.kind == "recurrent" for n in readers) else 1
     sizes = [size for size in inner_sizes(site.node) or () if size is not None and size != width]
     free = max(rank - (0 if ids else 1) - len(sizes), 0)
-    side = NOMINAL_SIDE if rank >= 3 else NOMINAL_TOKENS
+    side = max(NOMINAL_SIDE, NARROWEST * _narrowing(site.graph)) if rank >= 3 else NOMINAL_TOKENS
     return float(math.prod(sizes)) * side**free, float(width or (1.0 if ids else NOMINAL_WIDTH))
+
+
+def _narrowing(graph: ModelGraph) -> float:
+    """By how much the sides of an image shrink up to the narrowest place of the net."""
+    at = [1.0] * len(graph.nodes)
+    for node in graph.nodes:
+        at[node.id] = max((at[i] for i in node.inputs), default=1.0)
+        step, kernel = node.attributes.get("stride"), node.attributes.get("kernel_size")
+        match node.kind:
+            case "conv":
+                at[node.id] *= sizes(step, 1)[0]
+            case "pool":
+                at[node.id] *= sizes(step or kernel, 1)[0]
+            case "conv_transpose":
+                at[node.id] /= sizes(step, 1)[0]
+            case "upsample":
+                at[node.id] /= sizes(node.attributes.get("scale_factor", 2.0), 1)[0]
+    return max(at, default=1.0)
 
 
 def parameter(site: Site) -> Signal:

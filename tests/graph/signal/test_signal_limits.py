@@ -283,3 +283,16 @@ def test_the_best_remedy_of_a_badly_scaled_relu_net_is_its_init(op, gain_squared
 def test_a_healthy_net_needs_no_remedy():
     graph = stack("relu", 2.0, 5)
     assert best_remedy(graph, profile(graph, batch_size=BATCH), batch_size=BATCH) is None
+
+
+def test_a_net_that_halves_an_image_of_unknown_size_often_has_something_left_to_normalise():
+    chain = Chain(None)
+    for _ in range(8):
+        name = f"w{len(chain.nodes)}"
+        chain.parameters.append(Parameter(name, None, InitLaw("normal", 0.0, None, gain_squared=2.0)))
+        sizes = {"kernel_size": (4, 4), "stride": (2, 2), "padding": (1, 1), "in_channels": 64, "out_channels": 64}
+        chain.add("conv", "conv2d", parameters={"weight": name}, **sizes)
+        chain.add("normalization", "instance_norm")
+        chain.act("relu")
+    found = profile(chain.graph())
+    assert all(-2.0 < layer.gradient < 2.0 for layer in found.layers if layer.gradient is not None)
