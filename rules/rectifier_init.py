@@ -22,9 +22,12 @@ from gradlint.verdicts import PathSubject, judge_gain, judge_path
 TOLERANCE = 0.8
 """Scales from 0.8 to 1/0.8 of He's pass: over ten layers they change the signal by less than a decade."""
 
-XAVIER_TOLERANCE = 0.9
-"""Xavier without the rectifier's gain is the wrong pairing whatever it comes to: on layers that narrow it comes near
-He's scale by their shape alone, and passes only where it is within a tenth of it."""
+XAVIER_TOLERANCE = 0.97
+"""Xavier without the rectifier's gain is the wrong pairing whatever the widths make of it; where a layer narrows so
+much that it comes to He's scale itself (16 to 1), there is nothing left to say."""
+
+PLAIN_GAIN_SQUARED = 1.2
+"""Xavier with a gain² beyond this was told of the rectifier (2 for ReLU)."""
 
 DELIBERATE = frozenset({"eye", "dirac", "sparse", "pretrained", "unknown"})
 """Laws with a purpose of their own, or of which nothing is known."""
@@ -68,7 +71,8 @@ class RectifierInit(Rule):
     Compares the scale of each weight's init with the activation that the layer feeds.
 
     (a) An init written in the code (Xavier, a small or large normal, uniform, constant …) on a layer before a
-    rectifier (ReLU, LeakyReLU, GELU, SiLU …), where the std is not He's √(2/((1+a²)·fan)), fan_in or fan_out.
+    rectifier (ReLU, LeakyReLU, GELU, SiLU …), where the std is not He's √(2/((1+a²)·fan)), fan_in or fan_out. Xavier
+    without the rectifier's gain is compared with fan_in, since it leaves the factor out whatever the widths.
     (b) PyTorch's default init in a path so deep that the gradient leaves the healthy band: about 8 ReLU layers
     without normalisation or skip. Shallow nets on default init are healthy.
     (c) The mirror: He before sigmoid or tanh, where Xavier is right.
@@ -197,15 +201,17 @@ for _ in range(100):
                     continue
                 scale = compare(law, wanted or 1.0)
                 if scale is not None:
-                    yield _Suspect(layer, law, activation, scale.gain, scale.forward, scale.bound)
+                    # Xavier stands between the two fans: what it leaves out shows in the signal.
+                    gain = scale.forward if _is_plain_xavier(law) and scale.forward is not None else scale.gain
+                    yield _Suspect(layer, law, activation, gain, scale.forward, scale.bound)
                     break
 
     def _off(self, suspect: _Suspect, graph: ModelGraph) -> bool:
-        xavier = (suspect.law.scheme or "").startswith("xavier")
-        least = max(self.options.tolerance, XAVIER_TOLERANCE) if xavier else self.options.tolerance
-        if least <= suspect.gain <= 1 / self.options.tolerance:
-            return False
-        return not in_normalized_branch(graph, suspect.layer)
+        if _is_plain_xavier(suspect.law):
+            off = suspect.gain < XAVIER_TOLERANCE
+        else:
+            off = not self.options.tolerance <= suspect.gain <= 1 / self.options.tolerance
+        return off and not in_normalized_branch(graph, suspect.layer)
 
     def _misfits(self, activation: Node, law: InitLaw, graph: ModelGraph) -> bool:
         """Whether He was written before a hidden sigmoid or tanh."""
@@ -347,6 +353,15 @@ for _ in range(100):
             return verdict
         evidence = verdict.evidence.merged(gain.evidence) if verdict.evidence and gain.evidence else gain.evidence
         return Verdict(gain.outcome, gain.reason, Severity.INFO, evidence)
+
+
+def _is_plain_xavier(law: InitLaw) -> bool:
+    """Whether a law is Xavier's with the gain of a linear layer."""
+    if not (law.scheme or "").startswith("xavier"):
+        return False
+    if law.std is not None and law.fan_in and law.fan_out:
+        return law.std**2 * (law.fan_in + law.fan_out) / 2 < PLAIN_GAIN_SQUARED
+    return law.gain_squared is not None and law.gain_squared < PLAIN_GAIN_SQUARED
 
 
 def _with_path(finding: Finding) -> Finding:

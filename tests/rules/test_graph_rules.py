@@ -123,6 +123,17 @@ def test_xavier_on_a_layer_that_narrows_is_still_the_wrong_pairing():
     assert "0.82" in finding.message
 
 
+def test_xavier_on_a_layer_that_widens_is_compared_with_fan_in():
+    (finding,) = check(RectifierInit(), headed(Net(shape=(32, 4)).dense(1, "relu", law=xavier_law(4, 128))))
+    assert "0.17" in finding.message
+
+
+def test_xavier_with_the_gain_of_a_rectifier_is_silent():
+    law = xavier_law(32, 64)
+    told = replace(law, std=law.std * 2**0.5, gain_squared=law.gain_squared * 2)
+    assert check(RectifierInit(), headed(Net(shape=(32, 32)).dense(1, "relu", law=told))) == []
+
+
 def test_xavier_that_comes_to_he_by_the_layers_shape_is_silent():
     assert check(RectifierInit(), headed(Net().dense(1, "relu", law=xavier_law(1024, 64)))) == []
 
