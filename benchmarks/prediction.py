@@ -33,6 +33,7 @@ from gradlint.report.chart import Point
 from gradlint.worker.protocol import InputHint, Slice
 
 LEAST = 1e-320
+ZERO = math.log10(LEAST) + 1e-6
 IDS = (3, 99)
 """Range of token ids: below stand padding and the like in published vocabularies."""
 VANISHING, EXPLODING = -6.0, 3.0
@@ -151,6 +152,12 @@ def compare(name: str, build: Callable[[], nn.Module], shape: tuple[int, ...], s
         return row
     last = table[-1]
     for layer, truth, std in table:
+        if layer.weight_gradient == -math.inf and truth <= ZERO:
+            # Behind a head of zeros nothing flows, as predicted.
+            row.absolute.append(0.0)
+            row.ratio.append(0.0)
+            row.inside += 1
+            continue
         row.absolute.append(abs(layer.weight_gradient - truth))
         row.ratio.append(abs(layer.weight_gradient - last[0].weight_gradient - truth + last[1]))
         row.points.append(Point(layer.name, layer.weight_gradient, layer.weight_band, truth))

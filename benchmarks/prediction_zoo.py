@@ -29,7 +29,7 @@ TORCHVISION: dict[str, int] = {
     "squeezenet1_0": 64,
     "squeezenet1_1": 64,
     "googlenet": 64,
-    "inception_v3": 128,
+    "inception_v3": 299,
     "mobilenet_v2": 64,
     "mobilenet_v3_small": 64,
     "mobilenet_v3_large": 64,

@@ -61,6 +61,10 @@ def constant(op: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[st
         value = kwargs.get("fill_value", args[1] if op != "new_full" and len(args) > 1 else args[-1] if args else None)
         return {"value": number(value)}
     law = _LAWS.get(op)
+    if op == "bernoulli" and args and isinstance(args[0], Tensor):
+        # In place on an empty tensor, as stochastic depth draws its mask.
+        p = number(kwargs.get("p", args[1] if len(args) > 1 else None))
+        return {"value": None} if p is None else {"mean": p, "std": math.sqrt(p * (1.0 - p)), "law": "bernoulli"}
     if op in ("normal", "uniform") and args and isinstance(args[0], Tensor):
         # In place on an empty tensor, as distributions draw their noise.
         bound = bind(("mean", "std") if op == "normal" else ("from", "to"), args, kwargs)

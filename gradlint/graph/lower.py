@@ -29,6 +29,7 @@ from gradlint.graph.lower_draft import (
 from gradlint.graph.lower_elementwise import fuse_activations
 from gradlint.graph.lower_loops import fold_loops
 from gradlint.graph.lower_losses import open_losses
+from gradlint.graph.lower_noise import fuse_dropout, law_after
 from gradlint.graph.lower_weights import settle_weights
 from gradlint.graph.model import InitLaw, ModelGraph, Node, Parameter
 from gradlint.graph.naming import class_name, clean_path, wrapped_paths
@@ -60,7 +61,8 @@ def lower(graph: fx.Graph, module: nn.Module, origins: Origins) -> ModelGraph:
     cut_control(drafts)
     drop_dead(drafts)
     drafts = split_fused(drafts)
-    fold_constants(drafts)
+    fold_constants(drafts, law_after)
+    fuse_dropout(drafts)
     drop_empty(drafts)
     join_identities(drafts)
     fold_masks(drafts)

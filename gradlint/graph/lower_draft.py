@@ -127,8 +127,9 @@ def cut_control(drafts: Drafts) -> None:
             draft.inputs = floats
 
 
-def fold_constants(drafts: Drafts) -> None:
-    """Operations on constants alone are a constant: a position code, a causal mask."""
+def fold_constants(drafts: Drafts, law: Callable[[Draft, dict[str, Any]], dict[str, Any]]) -> None:
+    """Operations on constants alone are a constant: a position code, a causal mask; `law` says what a function of noise
+    is."""
     for draft in drafts.values():
         if draft.kind == "constant" and draft.values is not None and draft.attributes.get("value") is None:
             draft.attributes = {**draft.attributes, **draft.values}
@@ -136,7 +137,8 @@ def fold_constants(drafts: Drafts) -> None:
             continue
         if draft.values is not None or all(drafts[i].kind == "constant" for i in draft.inputs):
             made = draft.op
-            inherited = drafts[draft.inputs[0]].attributes if draft.kind == "reshape" else {"value": None}
+            first = drafts[draft.inputs[0]].attributes if draft.inputs else {}
+            inherited = first if draft.kind == "reshape" else {"value": None, **law(draft, first)}
             masked = any(drafts[i].attributes.get("mask") for i in draft.inputs)
             draft.kind, draft.op, draft.inputs, draft.parameters = "constant", "constant", [], {}
             draft.attributes = {**inherited, **(draft.values or {}), "made_by": made} | (
@@ -199,6 +201,8 @@ def fold_masks(drafts: Drafts) -> None:
         kept = [i for i in draft.inputs if plain[i] == "signal"]
         filled = draft.op in ("where", "masked_fill") or any(plain[i] == "mask" for i in draft.inputs)
         if len(kept) == 1 and filled:
+            known = [drafts[i].attributes for i in draft.inputs if "visible" in drafts[i].attributes]
+            draft.attributes |= {k: a[k] for a in known for k in ("visible", "shared")}
             draft.kind, draft.op, draft.inputs = "reshape", "masked_fill", kept
         elif draft.op in ("where", "maximum", "minimum") and len(draft.inputs) > 1:
             draft.kind = "unknown"

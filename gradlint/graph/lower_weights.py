@@ -84,7 +84,8 @@ def _computed(node: fx.Node, laws: Mapping[str, InitLaw]) -> InitLaw | None:
     mean, std = float(sample.double().mean()), float(sample.double().std(correction=0))
     if not isfinite(std):
         return None
-    return InitLaw("other", mean if abs(mean) > 1e-3 * std else 0.0, std)
+    # A mean within three standard errors is chance.
+    return InitLaw("other", mean if abs(mean) > 3.0 * std / sqrt(sample.numel()) else 0.0, std)
 
 
 def _evaluated(node: fx.Node, value: Any, laws: Mapping[str, InitLaw], generator: torch.Generator) -> Any:

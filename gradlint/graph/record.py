@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 
 from gradlint.graph.trace_constants import ConstantValues, forget_values, values_of
 from gradlint.graph.trace_guess import guess_output, guess_value, needs_values
+from gradlint.graph.trace_masks import added_mask, mask_of
 from gradlint.graph.trace_shapes import known_result
 from gradlint.graph.walk import OperationCall, OperationWalk, tensors_in
 from gradlint.location import Location
@@ -178,7 +179,7 @@ class Recorder(OperationWalk):
             call.name,
             call.kind,
             call.op,
-            call.attributes,
+            {**call.attributes, **mask_of(call)},
             call.parameters,
             call.path,
             call.class_name,
@@ -319,6 +320,9 @@ def _constant(tensor: Tensor) -> dict[str, Any]:
         return {"value": None}
     with torch._C.DisableTorchFunction(), torch.no_grad():
         values = tensor.detach().double()
+        mask = added_mask(values)
+        if mask:
+            return mask
         mean, std = float(values.mean()), float(values.std(correction=0))
         return {"value": mean if std == 0.0 else None, "mean": mean, "std": std}
 

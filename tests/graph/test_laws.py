@@ -79,6 +79,13 @@ def test_explicit_law_names_scheme_mode_and_the_line_of_the_call() -> None:
     assert found.location is not None and found.location.line == 6
 
 
+def test_a_law_made_by_functions_of_uniform_draws_has_no_mean_by_chance() -> None:
+    """Truncated normals as timm writes them: summed over a fan of thousands a mean counts."""
+    text = "import math\nimport torch\nfrom torch import nn\nnet = nn.Linear(256, 128)\nw = net.weight.data\n"
+    found = law(text + "w.uniform_(-0.9, 0.9)\nw.erfinv_()\nw.mul_(0.02 * math.sqrt(2.0)).clamp_(-2.0, 2.0)\n")
+    assert abs(found.mean) < 1e-6 * found.std
+
+
 def test_calling_reset_parameters_again_is_still_the_default() -> None:
     assert law(WIDE + "net.reset_parameters()").origin == "default"
 

@@ -156,7 +156,7 @@ def values(rule: type[Rule], field: Any) -> list[str]:
         case float():
             return ["1e-9", "1e9"]
         case Band():
-            return [f"{{ info = {x}, warning = {x}, error = {x} }}" for x in ("[1.0, 1.0]", "[0.0, inf]")]
+            return [f"{{ info = {x}, warning = {x}, error = {x} }}" for x in ("[1.0, 1.0]", "[1e9, 1e9]", "[0.0, inf]")]
         case dict():
             lowest = "{ low = 1e-13, high = 1e-12, warning = 1e-11, error = 1e-10 }"
             return [f"{{ bert = {lowest}, t5 = {lowest}, cnn = {lowest} }}"]

@@ -33,8 +33,8 @@ _FLAT = 0.1
 
 def activate(signal: Signal, f: Elementwise) -> Signal:
     """q′ = E φ(z)², m′ = E φ/√q′, 1 − r′ = E_u Var_w[φ(μ + σ(√ρ u + √(1−ρ) w))]/q′ for r in s, c,
-    with ρ = (r − m²)/(1 − m²); v′ = χ²v, χ = dlog q′/dlog q, plus κρ²/n from the finite width,
-    κ = E φ⁴/(E φ²)² − 1 (Hanin 2018, §3)."""
+    with ρ = (r − m²)/(1 − m²); 1 + v′ = (1 + χ²v)(1 + κρ²/n), χ = dlog q′/dlog q and κρ²/n from the finite width,
+    κ = E φ⁴/(E φ²)² − 1 (Hanin 2018, §3) and ρ² averaged over all pairs of tokens."""
     if signal.parts:
         parts = tuple(activate(p, f) for p in signal.parts)
         return merged(parts, signal)
@@ -59,8 +59,16 @@ def activate(signal: Signal, f: Elementwise) -> Signal:
         dc=view.apart(signal.dc) / square,
         de=None if signal.de is None else view.apart(signal.de) / square,
         f=0.0,
-        v=sensitivity * sensitivity * signal.v + kurtosis * signal.c**2 / max(signal.features, 1.0),
+        v=_compounded(sensitivity * sensitivity * signal.v, kurtosis, signal),
     )
+
+
+def _compounded(v: float, kurtosis: float, x: Signal) -> float:
+    """(1 + v)(1 + κρ²/n) − 1: factors of independent layers multiply. ρ² is the mean over all pairs of tokens, each
+    with itself included: what one unit's fluctuation is worth in the mean over the batch."""
+    p, n = x.positions, x.batch
+    alike = (1.0 + (p - 1.0) * x.s**2 + (n - 1.0) * p * x.c**2) / (n * p)
+    return (1.0 + v) * (1.0 + kurtosis * alike / max(x.features, 1.0)) - 1.0
 
 
 def back(gradient: Gradient, signal: Signal, f: Elementwise) -> Gradient:
@@ -90,7 +98,7 @@ def back(gradient: Gradient, signal: Signal, f: Elementwise) -> Gradient:
         gradient.log_g + math.log(square),
         gradient.s * (1.0 - view.slopes_apart(signal.ds) / square) if signal.positions > 1 else gradient.s,
         c,
-        gradient.v + kurtosis * signal.c**2 / max(signal.features, 1.0),
+        _compounded(gradient.v, kurtosis, signal),
         last=gradient.last,
         pull_s=gradient.pull_s or gradient.s * pull,
         pull_c=gradient.pull_c or gradient.c * pull,
@@ -134,7 +142,7 @@ def _drawn(f: Elementwise, x: Signal, seen: Response) -> Signal:
         dc=seen.dc / seen.square,
         de=de,
         f=0.0,
-        v=view.sensitivity() ** 2 * x.v + kurtosis * x.c**2 / max(x.features, 1.0),
+        v=_compounded(view.sensitivity() ** 2 * x.v, kurtosis, x),
     )
 
 

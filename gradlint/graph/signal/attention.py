@@ -18,7 +18,7 @@ from gradlint.graph.signal.moments import (
     log_sum,
     total,
 )
-from gradlint.graph.signal.softmax import Rows, softmax_rows
+from gradlint.graph.signal.softmax import Rows, masked, softmax_rows
 from gradlint.graph.signal.transfer import (
     Site,
     Transfer,
@@ -91,7 +91,8 @@ def heads(site: Site, q: Signal, k: Signal, v: Signal, width: float, tokens: flo
     squared = float(scale) ** 2 if isinstance(scale, (int, float)) and scale else 1.0 / width
     s_q, s_k, s_v = (head_correlation(x, tokens) for x in (q, k, v))
     variance = math.exp(min(q.log_q + k.log_q + log((1.0 - s_k) * width * squared), 20.0))
-    rows = softmax_rows(tokens, variance, s_q, bool(site.attribute("causal", site.attribute("is_causal", False))))
+    causal = bool(site.attribute("causal", site.attribute("is_causal", False)))
+    rows = softmax_rows(tokens, variance, s_q, causal, masked(site))
     return Heads(rows, q, k, v, s_q, s_k, s_v, width, squared)
 
 

@@ -42,6 +42,12 @@ def half_widths(walk: Walk) -> list[float]:
     return widths
 
 
+def typical(v: float) -> float:
+    """ln of the typical square over its mean, −½ ln(1 + v): products of many random factors are log-normal (Hanin &
+    Nica 2020), so that most draws lie below the mean."""
+    return -0.5 * math.log1p(min(v, 1e6))
+
+
 def _copied(walk: Walk) -> bool:
     """Whether different weights hold the same draw (deepcopy), which is noted."""
     owners: dict[str, str] = {}

@@ -96,13 +96,20 @@ def _norm(walk: Walk, i: int) -> float | None:
         return None
     if gradient.zero:
         return NEVER
-    return 0.5 * (gradient.log_g + math.log(site.output.size)) / _DECADE
+    return 0.5 * (gradient.log_g + band.typical(gradient.v) + math.log(site.output.size)) / _DECADE
+
+
+def _typical(walk: Walk, i: int) -> float:
+    """A weight's gradient goes with the square of the signal it reads and of the gradient behind it."""
+    site, gradient = walk.sites[i], walk.gradients[i]
+    read = site.inputs[0].v if site is not None and site.inputs else 0.0
+    return band.typical(read) + band.typical(gradient.v if gradient is not None else 0.0)
 
 
 def _std(site: Site | None) -> float | None:
     if site is None or site.node.kind in ("constant", "output"):
         return None
-    return 0.5 * site.output.log_variance / _DECADE
+    return 0.5 * (site.output.log_variance + band.typical(site.output.v)) / _DECADE
 
 
 def _void(walk: Walk) -> list[bool]:
@@ -148,7 +155,7 @@ def _layers(
         site = None if void[node.id] else walk.sites[node.id]
         relative = own - reference if own is not None and own != NEVER and reference is not None else None
         absolute = walk.weights.get(node.id) if not void[node.id] else None
-        weight = None if absolute is None else 0.5 * absolute / _DECADE
+        weight = None if absolute is None else 0.5 * (absolute + _typical(walk, node.id)) / _DECADE
         width = uncertainty[node.id]
         rows.append(
             LayerProfile(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import lru_cache
 
-from gradlint.graph.signal.fan import sizes
+from gradlint.graph.signal.fan import image_of, sizes
 from gradlint.graph.signal.maximum import maximum, maximum_back
 from gradlint.graph.signal.moments import (
     NEVER,
@@ -22,6 +23,9 @@ from gradlint.graph.signal.transfer import (
     is_sized,
 )
 
+_LARGE = 64
+"""Windows along an axis beyond which hardly any two meet."""
+
 
 def pool(site: Site) -> Signal:
     """Average over k: t = 1/k + (1−1/k)s; q′ = q·t, 1 − r′ = ((1−r) − (1−1/k)(1−s))/t. Maximum: see `_maximum`."""
@@ -29,7 +33,8 @@ def pool(site: Site) -> Signal:
     op = site.node.op
     k, p_out = _window(site, x)
     if "max" in op:
-        return maximum(site, site.inputs[0], k, p_out)
+        k, overlap = _inside(site, k, p_out)
+        return maximum(site, site.inputs[0], k, p_out, overlap)
     if "avg" not in op:
         raise Unclaimed(op)
     return replace(average(x, k), positions=p_out)
@@ -55,6 +60,7 @@ def pool_back(site: Site, gradient: Gradient) -> list[Gradient]:
     if gradient.zero:
         return [gradient, *rest]
     if "max" in site.node.op:
+        k, _ = _inside(site, k, p_out)
         return [maximum_back(site, gradient, k, p_out), *rest]
     return [spread(gradient, x, k, p_out), *rest]
 
@@ -86,6 +92,36 @@ def _window(site: Site, x: Signal) -> tuple[float, float]:
     if p_out is None:
         p_out = max(x.positions / math.prod(stride), 1.0)
     return min(math.prod(kernel), max(x.positions, 1.0)), p_out
+
+
+def _inside(site: Site, k: float, p_out: float) -> tuple[float, float]:
+    """(positions of the image under one window, share of them that two windows have in common), on average."""
+    dims = int(site.node.op[-2]) if site.node.op[-2:-1].isdigit() else rank(site)
+    image, shape = image_of(site, dims), site.node.shape
+    if image is None or shape is None or site.attribute("kernel_size") is None or not is_sized(site.node):
+        return k, 0.0
+    kernel = sizes(site.attribute("kernel_size"), dims)
+    stride = sizes(site.attribute("stride") or site.attribute("kernel_size"), dims)
+    padding = sizes(site.attribute("padding", 0), dims, 0.0)
+    inside = common = 1.0
+    for side, out, *window in zip(image, shape[-dims:], kernel, stride, padding, strict=True):
+        own, shared = _axis(side, float(out or 1), *window)
+        inside, common = inside * own, common * shared
+    images = max(p_out / math.prod(float(n or 1) for n in shape[-dims:]), 1.0)
+    count = p_out / images
+    apart = max(count * common - inside, 0.0) / max(count - 1.0, 1.0)
+    overlap = apart / max(2.0 * inside - apart, 1e-9) / images
+    return max(inside, 1.0), min(overlap, 1.0)
+
+
+@lru_cache(maxsize=256)
+def _axis(side: float, out: float, kernel: float, stride: float, padding: float) -> tuple[float, float]:
+    """Mean length along one axis of a window inside the image, and of what two windows have in common."""
+    if out > _LARGE:
+        return kernel, min(kernel * kernel / (stride * out), kernel)
+    ends = [(max(i * stride - padding, 0.0), min(i * stride - padding + kernel, side)) for i in range(int(out))]
+    common = sum(max(min(b, d) - max(a, c), 0.0) for a, b in ends for c, d in ends)
+    return sum(b - a for a, b in ends) / out, common / out**2
 
 
 def rank(site: Site) -> int:

@@ -28,7 +28,7 @@ _SHAPE_ONLY = frozenset(
     | {"identity", "as_tensor", "nan_to_num", "data", "T", "mT", "H", "real", "atleast_1d", "atleast_2d", "rot90"}
     | {"pack_padded_sequence", "pad_packed_sequence", "broadcast_tensors"}
 )
-_MASKING = frozenset({"masked_fill", "where", "triu", "tril"})
+_MASKING = frozenset({"masked_fill", "where", "triu", "tril", "setitem"})
 """Part of the elements are replaced: the share is not known, and taken to be small."""
 _MASK_DOUBT = 0.15
 _SAMPLED = frozenset({"grid_sample", "roi_align", "sort", "as_strided", "diagonal", "take_along_dim", "topk"})
@@ -53,7 +53,8 @@ def reshape(site: Site) -> Signal:
     batch, p, n = extent(site, x)
     if op in _PICKS:
         same = n == x.features
-        return replace(x, parts=x.parts if same else (), batch=batch, positions=p, features=n)
+        picked = replace(x, parts=x.parts if same else (), batch=batch, positions=p, features=n)
+        return _fewer_groups(picked, x, _groups(site)) if same else picked
     if op in ("expand", "repeat", "tile", "repeat_interleave", "broadcast_to", "expand_as"):
         k = max(p / x.positions, 1.0)
         h = (k - 1.0) / (p - 1.0) if p > 1 else 0.0
@@ -65,6 +66,29 @@ def reshape(site: Site) -> Signal:
     if op == "unfold":
         return replace(x, parts=(), positions=p, features=n)
     raise Unclaimed(op)
+
+
+def _groups(site: Site) -> float:
+    """How many groups of features stand among the positions, by the reshapes in front: (3 × heads) × tokens."""
+    count, producer = 1.0, site.producers[0] if site.producers else None
+    while producer is not None and producer.node.kind == "reshape" and producer.inputs:
+        before, after = producer.inputs[0], producer.output
+        count *= max(after.positions / before.positions, 1.0) if after.features < before.features else 1.0
+        producer = producer.producers[0]
+    return count
+
+
+def _fewer_groups(picked: Signal, x: Signal, groups: float) -> Signal:
+    """One of r groups (queries of queries, keys and values): more of the pairs that are left are two tokens
+    of one group, of which two others share no more than their mean."""
+    r, p = x.positions / max(picked.positions, 1.0), picked.positions
+    if r <= 1.0 or groups < r or groups % r or p <= 1.0:
+        return picked
+    tokens, shared = x.positions / groups, x.m * x.m
+    within = ((x.positions - 1.0) * x.s - (x.positions - tokens) * shared) / max(tokens - 1.0, 1.0)
+    s = ((tokens - 1.0) * within + (p - tokens) * shared) / (p - 1.0)
+    c = shared + (x.c - shared) * r
+    return replace(picked, ds=1.0 - min(s, 1.0), dc=1.0 - min(c, 1.0))
 
 
 def _carrier(site: Site) -> int:

@@ -28,14 +28,40 @@ class Rows:
     pair: float
 
 
-def softmax_rows(keys: float, variance: float, row_correlation: float, causal: bool) -> Rows:
-    """κ = T·EΣp² for scores of this variance; A = min(κ·mean(1/visible), 1), two rows share κ′/T."""
+def softmax_rows(
+    keys: float, variance: float, row_correlation: float, causal: bool, mask: tuple[float, float] | None = None
+) -> Rows:
+    """κ = T·EΣp² for scores of this variance; A = min(κ·mean(1/visible), 1), two rows share κ′·Σ p p′.
+
+    `mask`: Σp² and Σ p p′ of even weights over the keys that a mask leaves visible, 1/T both without one."""
     t = max(keys, 1.0)
-    kappa = softmax_moments(round(t), round(math.sqrt(variance), 3))[0]
+    visible, shared = 1.0 / t, 1.0 / t
+    if mask is not None:
+        visible, shared = mask
+    elif causal:
+        visible, shared = (math.log(t) + 0.5772 + 0.5 / t) / t, 2.0 / (t + 1.0)
+    kappa = softmax_moments(_count(visible), round(math.sqrt(variance), 3))[0]
     # Two rows agree in the part of the scores that they share.
-    pair = softmax_moments(round(t), round(math.sqrt(variance * max(row_correlation, 0.0)), 3))[0]
-    visible = (math.log(t) + 0.5772 + 0.5 / t) / t if causal else 1.0 / t
-    return Rows(t, min(kappa * visible, 1.0), min(pair / t, 1.0) if not causal else min(pair * 2.0 / (t + 1.0), 1.0))
+    pair = softmax_moments(_count(shared), round(math.sqrt(variance * max(row_correlation, 0.0)), 3))[0]
+    return Rows(t, min(kappa * visible, 1.0), min(pair * shared, 1.0))
+
+
+def _count(even: float) -> int:
+    """Keys that an average of even weights with this Σp² runs over."""
+    return max(round(1.0 / even), 1) if even > 0.0 else 1
+
+
+def masked(site: Site) -> tuple[float, float] | None:
+    """What the mask in front of a softmax, or of an attention itself, leaves visible."""
+    found: Site | None = site
+    for _ in range(6):
+        if found is None or (found is not site and found.node.kind not in ("reshape", "scale", "add")):
+            return None
+        visible, shared = found.attribute("visible"), found.attribute("shared")
+        if isinstance(visible, float) and isinstance(shared, float):
+            return visible, shared
+        found = found.producers[0] if found.producers and found.node.kind != "attention" else None
+    return None
 
 
 def softmax(site: Site) -> Signal:
@@ -53,10 +79,12 @@ def softmax(site: Site) -> Signal:
     variance = math.exp(min(x.log_q + log(1.0 - shared), 20.0))
     tokens = max(x.features, 1.0)
     s_rows = max(0.0, min(1.0 - x.ds, 1.0))
-    rows = site.memory["rows"] = softmax_rows(tokens, variance, s_rows, bool(site.attribute("causal", False)))
+    hidden = masked(site)
+    causal = bool(site.attribute("causal", False))
+    rows = site.memory["rows"] = softmax_rows(tokens, variance, s_rows, causal, hidden)
     q = rows.peak / tokens
     m = 1.0 / (tokens * math.sqrt(q))
-    across = softmax_rows(tokens, variance, max(0.0, x.c), False)
+    across = softmax_rows(tokens, variance, max(0.0, x.c), False, hidden)
     pairs = (1.0 - rows.peak) / max((tokens - 1.0) * rows.peak, 1e-30) if tokens > 1 else m * m
     return replace(
         x,

@@ -1,0 +1,163 @@
+"""Moments along small traced nets against the real operations: pools, masks, heads, noise; seeds are fixed."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.torch
+
+from torch import nn  # noqa: E402
+from torch.nn import functional as F  # noqa: E402
+
+from gradlint.graph.laws import LawRecorder  # noqa: E402
+from gradlint.graph.lower import Origins  # noqa: E402
+from gradlint.graph.signal import profile  # noqa: E402
+from gradlint.graph.signal.walk import evaluate  # noqa: E402
+from gradlint.graph.trace import trace_module  # noqa: E402
+
+BATCH = 16
+
+
+def traced(build, x):
+    recorder = LawRecorder()
+    with recorder:
+        net = build()
+    return trace_module(
+        net.train(), (x,), origins=Origins({n: recorder.law(p) for n, p in net.named_parameters()})
+    ).graph
+
+
+def output(graph, op):
+    """The predicted signal at the last operation of this name."""
+    walk = evaluate(graph, BATCH, grown=False)
+    return next(site.output for site in reversed(walk.sites) if site is not None and site.node.op == op)
+
+
+class Net(nn.Module):
+    """A layer that makes the parts trainable, and whatever `forward` does behind it."""
+
+    def __init__(self, forward, layer):
+        super().__init__()
+        self.layer, self.rest = layer, forward
+
+    def forward(self, x):
+        return self.rest(self.layer(x))
+
+
+def test_a_max_pool_looks_through_concatenation_and_pool_at_the_rectifiers_behind():
+    """An inception block's pool branch: energy, and what two samples share, within 3 %."""
+
+    def rest(z):
+        both = torch.cat([F.relu(z[:, :4]), F.relu(z[:, 4:])], dim=1)
+        return F.max_pool2d(F.max_pool2d(both, 3, stride=2), 3, stride=1, padding=1)
+
+    x = torch.randn(BATCH, 4, 16, 16)
+    found = output(traced(lambda: Net(rest, nn.Conv2d(4, 8, 1, bias=False)), x), "max_pool")
+    torch.manual_seed(0)
+    y = rest(torch.randn(BATCH, 64, 16, 16, dtype=torch.float64))
+    q = float(y.square().mean())
+    mean = y.mean((0, 2, 3))
+    assert found.m**2 == pytest.approx(float(mean.square().mean()) / q, abs=0.02)
+    assert found.c == pytest.approx(found.m**2, abs=0.02)
+    one, other = y[: BATCH // 2].flatten(2), y[BATCH // 2 :].flatten(2)
+    near = float((one.sum(2) ** 2 - one.square().sum(2)).mean()) / (one.shape[2] * (one.shape[2] - 1)) / q
+    assert found.s == pytest.approx(near, abs=0.02)
+    assert float((one * other).mean()) / q == pytest.approx(found.c, abs=0.03)
+
+
+def shifted(scores):
+    """Attention in windows of four whose last two tokens come from another place (Liu et al. 2021)."""
+    mask = torch.zeros(4, 4, device=scores.device)
+    mask[:2, 2:] = -100.0
+    mask[2:, :2] = -100.0
+    return (scores + mask).softmax(-1)
+
+
+def causal(scores):
+    hidden = torch.ones(4, 4, dtype=torch.bool, device=scores.device).triu(1)
+    return scores.masked_fill(hidden, -1e9).softmax(-1)
+
+
+@pytest.mark.parametrize("attend", [shifted, causal])
+def test_a_mask_of_known_values_hides_keys_and_is_no_signal(attend):
+    """The energy of the weights within 6 %."""
+    graph = traced(lambda: Net(attend, nn.Linear(4, 4)), torch.randn(BATCH, 4, 4))
+    found = output(graph, "softmax")
+    real = attend(math.sqrt(1 / 3 + 1 / 12) * torch.randn(4000, 4, 4))  # as PyTorch's default law makes them
+    assert math.exp(found.log_q) == pytest.approx(float(real.square().mean()), rel=0.06)
+
+
+def test_one_of_queries_keys_and_values_keeps_how_alike_its_tokens_are():
+    """Tokens that correlate by 0.8 do so in the queries of each head too."""
+
+    def rest(h):
+        q, k, _ = h.reshape(BATCH, 8, 3, 4, 16).permute(2, 0, 3, 1, 4).unbind(0)
+        return q @ k.transpose(-2, -1)
+
+    class Alike(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.to_qkv, self.own = nn.Linear(64, 192, bias=False), nn.Linear(64, 64, bias=False)
+
+        def forward(self, x):
+            shared = 2.0 * x[:, :1].expand(-1, 8, -1)
+            return rest(self.to_qkv(shared + x))
+
+    graph = traced(Alike, torch.randn(BATCH, 8, 64))
+    walk = evaluate(graph, BATCH, grown=False)
+    product = next(n for n in graph.nodes if n.kind == "matmul")
+    query = walk.sites[product.inputs[0]].output
+    stream = next(walk.sites[n.inputs[0]].output for n in graph.nodes if n.module == "to_qkv")
+    within = (query.positions - 1) * query.s / (8 - 1)
+    assert within == pytest.approx(stream.s, abs=0.01)
+    assert stream.s > 0.7
+
+
+class Drops(nn.Module):
+    def __init__(self, way):
+        super().__init__()
+        self.layer, self.way = nn.Linear(8, 8), way
+
+    def forward(self, x):
+        h, shape = self.layer(x), (x.shape[0], 1)
+        if self.way == "torchvision":
+            return x + h * torch.empty(shape, device=x.device).bernoulli_(0.75).div_(0.75)
+        if self.way == "timm":
+            return x + h * x.new_empty(shape).bernoulli_(0.75).div_(0.75)
+        return x + h.div(0.75) * torch.floor(0.75 + torch.rand(shape, device=x.device))
+
+
+@pytest.mark.parametrize("way", ["torchvision", "timm", "transformers"])
+def test_stochastic_depth_is_dropout_of_whole_samples(way):
+    graph = traced(lambda: Drops(way), torch.randn(BATCH, 8))
+    (drop,) = [n for n in graph.nodes if n.kind == "dropout"]
+    assert drop.op == "drop_path"
+    assert drop.attributes["unit"] == "sample"
+    assert drop.attributes["p"] == pytest.approx(0.25)
+    assert not [n for n in graph.nodes if n.kind in ("scale", "mul")]
+    assert profile(graph).confidence == "high"
+
+
+def test_narrow_nets_are_predicted_at_the_typical_draw_not_at_the_mean():
+    """Ten He layers of 24 units: the mean of log10 over draws lies well below the log of the mean."""
+
+    def build():
+        layers = [m for _ in range(10) for m in (nn.Linear(24, 24, bias=False), nn.ReLU())]
+        for m in layers[::2]:
+            nn.init.kaiming_normal_(m.weight)
+        return nn.Sequential(*layers, nn.Linear(24, 10))
+
+    found = profile(traced(build, torch.randn(1, 24)), batch_size=1).layers[9].activation_std
+    squares = []
+    for seed in range(200):
+        torch.manual_seed(seed)
+        net = build().double()
+        squares.append(float(net[:19](torch.randn(1, 24, dtype=torch.float64)).square().mean()))
+    alive = [q for q in squares if q > 0.0]
+    typical = sum(0.5 * math.log10(q) for q in alive) / len(alive)
+    mean = 0.5 * math.log10(sum(squares) / len(squares))
+    assert typical < mean - 0.15
+    assert found == pytest.approx(typical, abs=0.1)
