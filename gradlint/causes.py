@@ -48,10 +48,12 @@ def _explained(findings: Sequence[Finding]) -> Iterator[tuple[int, int]]:
     """(index, index of what explains it) of findings that another one explains without a path in common.
 
     A step is unclipped because its clipping is misplaced (GL402); the norm of a plain step is large because the net
-    or the rate makes it so; weights that are all equal (GL202) are off He's scale (GL201) too.
+    or the rate makes it so; weights that are all equal (GL202) are off He's scale (GL201) too; what a deep post-norm
+    net needs a warm-up for (GL303) is why its optimizer lacks one (GL506).
     """
     misplaced = {r.location: i for i, f in enumerate(findings) if f.code == "GL402" for r in f.related}
     constant = {(f.model, f.location): i for i, f in enumerate(findings) if f.code == "GL202"}
+    post_norm = {r.location: i for i, f in enumerate(findings) if f.code == "GL303" for r in f.related}
     explosive: dict[str, int] = {}
     for i, finding in enumerate(findings):
         if finding.code in EXPLODES and finding.primary and _confirmed(finding) and finding.severity.rank > 0:
@@ -60,6 +62,8 @@ def _explained(findings: Sequence[Finding]) -> Iterator[tuple[int, int]]:
         by = None
         if finding.code in UNCLIPPED:
             by = misplaced.get(finding.location)
+        if finding.code == "GL506":
+            by = post_norm.get(finding.location)
         if finding.code == "GL201":
             by = constant.get((finding.model, finding.location))
         if by is None and finding.code == "GL404" and finding.tentative:

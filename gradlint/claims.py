@@ -172,3 +172,15 @@ def activations_after(graph: ModelGraph, layers: Sequence[Node]) -> tuple[str, .
 def at(location: Location | None, message: str) -> list[Related]:
     """A related place, if it is known."""
     return [Related(location, message)] if location is not None else []
+
+
+def post_norm_merges(graph: ModelGraph) -> list[Node]:
+    """The residual additions that are normalised behind the addition and not in the branch, in order."""
+    paths = topology(graph)
+    return [
+        graph.nodes[s.merge]
+        for s in paths.skips
+        if s.kind == "add"
+        and any(graph.nodes[c].op in ("layer_norm", "rms_norm") for c in graph.consumers[s.merge])
+        and not s.branch & paths.norms
+    ]

@@ -8,7 +8,6 @@ from gradlint import claims
 from gradlint.finding import Evidence, Finding, Related, Severity
 from gradlint.graph.model import ModelGraph
 from gradlint.graph.profile import Profile
-from gradlint.graph.topology import topology
 from gradlint.replay import plain_number
 from gradlint.rule import Context, Rule, RuleOptions
 from gradlint.severity import number
@@ -94,14 +93,7 @@ for _ in range(100):
     def check_graph(self, graph: ModelGraph, profile: Profile, context: Context) -> Iterator[Finding]:
         if graph.pretrained or not context.optimizers:
             return
-        paths = topology(graph)
-        merges = [
-            graph.nodes[s.merge]
-            for s in paths.skips
-            if s.kind == "add"
-            and any(graph.nodes[c].op in ("layer_norm", "rms_norm") for c in graph.consumers[s.merge])
-            and not s.branch & paths.norms
-        ]
+        merges = claims.post_norm_merges(graph)
         if len(merges) < 2 * self.options.layers:
             return
         for optimizer in context.optimizers:

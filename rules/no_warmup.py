@@ -1,0 +1,165 @@
+"""GL506: a transformer is trained at its peak rate from the first step."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from gradlint import claims
+from gradlint.finding import Evidence, Finding, Related, Severity
+from gradlint.graph.model import ModelGraph, Node
+from gradlint.graph.profile import Profile
+from gradlint.graph.topology import topology
+from gradlint.replay import plain_number
+from gradlint.rule import Context, Rule, RuleOptions
+from gradlint.severity import number
+from gradlint.source.script import Optimizer, Script
+
+BY_HAND = re.compile(
+    r"warm|noam|step_and_update_lr|adjust_l\w*r|set_lr|\blr_lambda\b|lr_scale|[\"']lr[\"']\]\s*\*?=(?!=)", re.IGNORECASE
+)
+"""Whatever may raise a rate step by step, anywhere in the file: where in doubt the rule is silent."""
+
+
+class NoWarmupOptions(RuleOptions, frozen=True):
+    """`layers`: attention layers from which a model is taken for a transformer; `learning_rate`: rates above it;
+    `post_norm_layers` and `post_norm_rate`: from where on it is a warning."""
+
+    layers: int = 2
+    learning_rate: float = 3e-4
+    post_norm_layers: int = 4
+    post_norm_rate: float = 1e-3
+
+
+class NoWarmup(Rule):
+    """
+    ## What it does
+    Looks for a transformer of two or more attention layers that is trained from scratch with Adam or AdamW above 3e-4,
+    where neither a schedule nor code in the file warms the rate up. An info; a warning where the layers normalise after
+    the residual addition, there are four or more of them, and the rate is 1e-3 or more.
+
+    ## Why it hurts
+    Adam's first steps rest on a second moment of a few batches and are as large as the rate allows, in every parameter
+    at once. Attention saturates and the loss settles on a plateau, or diverges. Layers that normalise before the branch
+    bear it better; those that normalise after the addition have large gradients at the start.
+
+    ## Example
+    ```python
+    optimizer = torch.optim.AdamW(transformer.parameters(), lr=1e-3)
+    ```
+
+    ## Use instead
+    ```python
+    optimizer = torch.optim.AdamW(transformer.parameters(), lr=1e-3)
+    warmup = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.01, total_iters=1000)
+    ```
+
+    ## How it is confirmed
+    Ten steps on one batch do not show it, so that nothing is measured.
+
+    ## Fix safety
+    No fix is offered: how long to warm up depends on how long the training is.
+
+    ## Options
+    - `layers` (2): attention layers from which it is reported
+    - `learning-rate` (3e-4): rates above it
+    - `post-norm-layers` (4) and `post-norm-rate` (1e-3): post-norm layers and rate from which it is a warning
+
+    ## References
+    - Xiong et al., On Layer Normalization in the Transformer Architecture, ICML 2020
+    - Liu et al., On the Variance of the Adaptive Learning Rate and Beyond, ICLR 2020
+    """
+
+    code = "GL506"
+    name = "no-warmup"
+    since = "0.1"
+    severity = Severity.WARNING
+    Options = NoWarmupOptions
+    BAD = """\
+import torch
+from torch import nn
+
+
+class Classifier(nn.Module):
+    def __init__(self):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(64, 4, 128, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, num_layers=4)
+        self.head = nn.Linear(64, 5)
+
+    def forward(self, x):
+        return self.head(self.encoder(x).mean(dim=1))
+
+
+model = Classifier()
+optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+criterion = nn.CrossEntropyLoss()
+for _ in range(100):
+    x, y = torch.randn(16, 12, 64), torch.randint(0, 5, (16,))
+    optimizer.zero_grad()
+    criterion(model(x), y).backward()
+    optimizer.step()
+"""
+    GOOD = BAD.replace(
+        "criterion = ", "warmup = torch.optim.lr_scheduler.LinearLR(optimizer, 0.01, total_iters=50)\ncriterion = "
+    ).replace("optimizer.step()\n", "optimizer.step()\n    warmup.step()\n")
+
+    def check_graph(self, graph: ModelGraph, profile: Profile, context: Context) -> Iterator[Finding]:
+        script = context.script
+        if graph.pretrained or script is None or BY_HAND.search(script.text):
+            return
+        layers = _attention_layers(graph)
+        if len(layers) < self.options.layers:
+            return
+        post_norm = len(claims.post_norm_merges(graph)) // 2
+        for optimizer in context.optimizers:
+            rate = plain_number(optimizer.learning_rate)
+            if rate is None or rate <= self.options.learning_rate or not _is_cold(optimizer, script):
+                continue
+            severe = post_norm >= self.options.post_norm_layers and rate >= self.options.post_norm_rate
+            kind = "post-norm " if post_norm else ""
+            yield self.finding(
+                optimizer.location,
+                f"a transformer of {len(layers)} {kind}attention layers starts with {optimizer.algorithm} at "
+                f"{number(rate)}, without warm-up",
+                help="warm the rate up over some hundred to thousand steps, for example with `LinearLR` before the "
+                "schedule, or lower it",
+                severity=Severity.WARNING if severe else Severity.INFO,
+                related=[
+                    Related(at, "the first of the attention layers") for at in (claims.place(graph, layers[0]),) if at
+                ],
+                evidence=Evidence(numbers={"learning_rate": rate, "attention_layers": len(layers)}),
+                model=claims.model_key(graph),
+                optimizer=optimizer.algorithm,
+                confidence=graph.confidence,
+                needs_probe=False,
+            )
+
+
+def _attention_layers(graph: ModelGraph) -> list[Node]:
+    """The attention layers of a transformer: inside residual branches, with at least one norm for each."""
+    paths = topology(graph)
+    inside = {i for skip in paths.skips if skip.kind == "add" for i in skip.branch}
+    found = [n for n in graph.nodes if n.id in inside and (n.kind == "attention" or _weighs_values(graph, n))]
+    norms = sum(n.op in ("layer_norm", "rms_norm") for n in graph.nodes)
+    return found if norms >= len(found) else []
+
+
+def _weighs_values(graph: ModelGraph, node: Node) -> bool:
+    """Whether a softmax gives the weights of a matrix product."""
+    if node.kind != "softmax":
+        return False
+    behind = [graph.nodes[c] for c in graph.consumers[node.id]]
+    behind += [graph.nodes[c] for n in behind if n.kind in {"dropout", "reshape"} for c in graph.consumers[n.id]]
+    return any(n.kind == "matmul" for n in behind)
+
+
+def _is_cold(optimizer: Optimizer, script: Script) -> bool:
+    """Whether Adam surely starts at its full rate, on weights that were drawn."""
+    if optimizer.algorithm not in ("Adam", "AdamW") or any(m.pretrained for m in optimizer.models):
+        return False
+    if optimizer.location.path != script.path:
+        return False  # What its own file does to the rate was not looked for.
+    if any(s.warmup is not False or s.max_lr is not None for s in optimizer.schedules):
+        return False
+    return any(s.optimizer is not None and s.optimizer.location == optimizer.location for s in script.steps)
