@@ -37,7 +37,7 @@ class Band(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         lows, highs = zip(self.error, self.warning, self.info, strict=True)
-        if not 0 <= lows[0] <= lows[1] <= lows[2] < highs[2] <= highs[1] <= highs[0]:
+        if not 0 <= lows[0] <= lows[1] <= lows[2] <= highs[2] <= highs[1] <= highs[0]:
             raise ValueError("`info` has to lie within `warning`, and `warning` within `error`, none below 0")
 
     def log10(self) -> Bands:
