@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gradlint import claims
-from gradlint.finding import Finding, Outcome, Severity, Verdict
+from gradlint.finding import Finding
 from gradlint.graph.model import ModelGraph
 from gradlint.graph.profile import Profile
 from gradlint.graph.topology_paths import longest_run
-from gradlint.probe.experiment import Experiment, Measurements
-from gradlint.rule import Context, Rule
-from gradlint.severity import BandOptions, predicted_path
-from gradlint.verdicts import PathSubject, judge_path
+from gradlint.path_rule import PathRule
+from gradlint.probe.experiment import Experiment
+from gradlint.rule import Context
+from gradlint.severity import BandOptions
 
 
 class NormOptions(BandOptions, frozen=True):
@@ -21,7 +21,7 @@ class NormOptions(BandOptions, frozen=True):
     layers: int = 8
 
 
-class DeepWithoutNorm(Rule):
+class DeepWithoutNorm(PathRule):
     """
     ## What it does
     Looks for more than 8 weighted layers in sequence without a normalisation between them, where the gradient is
@@ -62,7 +62,6 @@ class DeepWithoutNorm(Rule):
     code = "GL102"
     name = "deep-without-norm"
     since = "0.1"
-    severity = Severity.INFO
     Options = NormOptions
     BAD = """\
 import torch
@@ -105,38 +104,19 @@ for _ in range(100):
             return
         if claims.from_checkpoint(graph, run.layers):
             return
-        layers = claims.hidden(graph, run.layers) or run.layers
-        health = predicted_path(profile, layers, context.algorithm, self.options)
+        path = self.predict(claims.hidden(graph, run.layers) or run.layers, graph, profile, context)
         location = claims.place(graph, run.layers[0])
-        if health.ratio_severity is None or location is None:
+        if path.health.ratio_severity is None or location is None:
             return
-        severity = claims.claimed(health, graph, profile)
-        remedy = Experiment(
-            "insert_norm", label="LayerNorm", nodes=claims.activations_after(graph, layers), norm="layer"
-        )
-        yield self.finding(
+        activations = claims.activations_after(graph, path.layers)
+        yield self.path_finding(
+            path,
             location,
-            f"{len(run.layers)} weighted layers in sequence without normalisation"
-            + claims.predicted(health, severity, layers),
+            f"{len(run.layers)} weighted layers in sequence without normalisation",
             help="put a BatchNorm (images) or LayerNorm before each activation",
-            severity=severity,
             related=[
                 *claims.further(run.layers[-1:], "the last of them", beside=location),
                 *claims.built(graph, location),
             ],
-            evidence=claims.evidence(graph, profile, health, layers),
-            model=claims.model_key(graph),
-            optimizer=context.algorithm,
-            confidence=claims.confidence(graph, profile),
-            subject=claims.subject(graph, profile, context, health, layers, layers, severity, (remedy,)),
+            remedies=(Experiment("insert_norm", label="LayerNorm", nodes=activations, norm="layer"),),
         )
-
-    def experiments(self, finding: Finding) -> list[Experiment]:
-        if not isinstance(finding.subject, PathSubject):
-            return []
-        return [Experiment("baseline"), *finding.subject.remedies]
-
-    def judge(self, finding: Finding, seen: Measurements) -> Verdict:
-        if not isinstance(finding.subject, PathSubject):
-            return Verdict(Outcome.UNVERIFIED, "the path is not known")
-        return judge_path(finding, seen, self.options)

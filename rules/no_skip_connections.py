@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gradlint import claims
-from gradlint.finding import Finding, Outcome, Severity, Verdict
+from gradlint.finding import Finding, Severity
 from gradlint.graph.model import ModelGraph
 from gradlint.graph.profile import Profile
 from gradlint.graph.topology_paths import longest_run
-from gradlint.probe.experiment import Experiment, Measurements
-from gradlint.rule import Context, Rule
-from gradlint.severity import BandOptions, predicted_path
-from gradlint.verdicts import PathSubject, judge_path
+from gradlint.path_rule import PathRule
+from gradlint.probe.experiment import Experiment
+from gradlint.rule import Context
+from gradlint.severity import BandOptions
 
 
 class SkipOptions(BandOptions, frozen=True):
@@ -23,7 +23,7 @@ class SkipOptions(BandOptions, frozen=True):
     at_least: int = 10
 
 
-class NoSkipConnections(Rule):
+class NoSkipConnections(PathRule):
     """
     ## What it does
     Looks for more than 20 weighted layers in sequence with no path around them: no `x + F(x)`, no concatenation
@@ -71,7 +71,6 @@ class NoSkipConnections(Rule):
     code = "GL301"
     name = "no-skip-connections"
     since = "0.1"
-    severity = Severity.INFO
     Options = SkipOptions
     BAD = """\
 import torch
@@ -121,42 +120,24 @@ for _ in range(100):
             return  # The path around them may be what was assumed away.
         if run is None or len(run.layers) < self.options.at_least or claims.from_checkpoint(graph, run.layers):
             return
-        layers = claims.hidden(graph, run.layers) or run.layers
-        health = predicted_path(profile, layers, context.algorithm, self.options)
-        severity = claims.claimed(health, graph, profile)
+        path = self.predict(claims.hidden(graph, run.layers) or run.layers, graph, profile, context)
         # Without a norm the init or the activations are the nearer cause, and have rules of their own.
-        ratio = health.ratio_severity
-        harmful = severity is not Severity.INFO and run.has_norm and ratio is not None and ratio is not Severity.INFO
-        if len(run.layers) <= self.options.layers and not harmful:
+        harms = {path.severity, path.health.ratio_severity} <= {Severity.WARNING, Severity.ERROR}
+        if len(run.layers) <= self.options.layers and not (run.has_norm and harms):
             return
         location = claims.place(graph, run.layers[0])
         if location is None:
             return
-        remedy = Experiment("add_skips", label="skips", nodes=tuple(n.name for n in layers), every=2, branch_scale=0.2)
-        yield self.finding(
+        nodes = tuple(n.name for n in path.layers)
+        yield self.path_finding(
+            path,
             location,
-            f"{len(run.layers)} weighted layers in sequence with no path around them"
-            + claims.predicted(health, severity, layers),
+            f"{len(run.layers)} weighted layers in sequence with no path around them",
             help="add x + F(x) around every two or three layers, with the last norm of each branch initialised to zero "
             "(or SkipInit, Fixup)",
-            severity=severity,
             related=[
                 *claims.further(run.layers[-1:], "the last of them", beside=location),
                 *claims.built(graph, location),
             ],
-            evidence=claims.evidence(graph, profile, health, layers),
-            model=claims.model_key(graph),
-            optimizer=context.algorithm,
-            confidence=claims.confidence(graph, profile),
-            subject=claims.subject(graph, profile, context, health, layers, layers, severity, (remedy,)),
+            remedies=(Experiment("add_skips", label="skips", nodes=nodes, every=2, branch_scale=0.2),),
         )
-
-    def experiments(self, finding: Finding) -> list[Experiment]:
-        if not isinstance(finding.subject, PathSubject):
-            return []
-        return [Experiment("baseline"), *finding.subject.remedies]
-
-    def judge(self, finding: Finding, seen: Measurements) -> Verdict:
-        if not isinstance(finding.subject, PathSubject):
-            return Verdict(Outcome.UNVERIFIED, "the path is not known")
-        return judge_path(finding, seen, self.options)

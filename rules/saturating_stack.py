@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Iterator
 
 from gradlint import claims
-from gradlint.finding import Finding, Severity, Verdict
+from gradlint.finding import Finding
 from gradlint.graph.model import ModelGraph
 from gradlint.graph.profile import Profile
 from gradlint.graph.topology_paths import Stack, stacks
-from gradlint.probe.experiment import Experiment, Measurements
-from gradlint.rule import Context, Rule
-from gradlint.severity import BandOptions, predicted_path
-from gradlint.verdicts import PathSubject, judge_path
+from gradlint.path_rule import PathRule
+from gradlint.probe.experiment import Experiment
+from gradlint.rule import Context
+from gradlint.severity import BandOptions
 
 
 class SaturatingOptions(BandOptions, frozen=True):
@@ -22,7 +22,7 @@ class SaturatingOptions(BandOptions, frozen=True):
     minimum: int = 3
 
 
-class SaturatingStack(Rule):
+class SaturatingStack(PathRule):
     """
     ## What it does
     Looks for three or more hidden layers with sigmoid, tanh, hardsigmoid, hardtanh or softsign in one path, with
@@ -77,7 +77,6 @@ class SaturatingStack(Rule):
     code = "GL101"
     name = "saturating-stack"
     since = "0.1"
-    severity = Severity.INFO
     Options = SaturatingOptions
     BAD = """\
 import torch
@@ -132,38 +131,22 @@ for _ in range(100):
         location = claims.place(graph, *stack.activations)
         if location is None:
             return None
-        health = predicted_path(profile, stack.layers, context.algorithm, self.options)
-        severity = claims.claimed(health, graph, profile)
+        path = self.predict(stack.layers, graph, profile, context)
         kinds = Counter(node.op for node in stack.activations)
         named = " and ".join(f"`{op}`" for op, _ in kinds.most_common())
-        count = len(stack.activations)
         nodes = tuple(node.name for node in stack.activations)
         remedies = (
             Experiment("swap_activation", label="ReLU with He init", nodes=nodes, to="relu"),
             Experiment("insert_norm", label="LayerNorm", nodes=nodes, norm="layer"),
             Experiment("reinit", label="Xavier init", nodes=tuple(n.name for n in stack.layers), law="xavier"),
         )
-        return self.finding(
+        return self.path_finding(
+            path,
             location,
-            f"{count} {named} layers in a row with no normalisation or skip between"
-            + claims.predicted(health, severity, stack.layers),
+            f"{len(nodes)} {named} layers in a row with no normalisation or skip between",
             help="use ReLU or GELU with He init, or put a LayerNorm before each activation"
             + ("; where tanh has to stay, Xavier init" if "tanh" in kinds else ""),
-            severity=severity,
             related=claims.further(stack.activations, "and here", beside=location),
-            evidence=claims.evidence(graph, profile, health, stack.layers),
-            model=claims.model_key(graph),
-            optimizer=context.algorithm,
-            confidence=claims.confidence(graph, profile),
-            subject=claims.subject(
-                graph, profile, context, health, stack.layers, stack.activations, severity, remedies
-            ),
+            remedies=remedies,
+            nodes=stack.activations,
         )
-
-    def experiments(self, finding: Finding) -> list[Experiment]:
-        if not isinstance(finding.subject, PathSubject):
-            return []
-        return [Experiment("baseline"), *finding.subject.remedies]
-
-    def judge(self, finding: Finding, seen: Measurements) -> Verdict:
-        return judge_path(finding, seen, self.options)

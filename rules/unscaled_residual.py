@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gradlint import claims
-from gradlint.finding import Finding, Outcome, Severity, Verdict
+from gradlint.finding import Finding
 from gradlint.graph.model import ModelGraph, Node
 from gradlint.graph.profile import Profile
 from gradlint.graph.topology import Skip, topology
-from gradlint.probe.experiment import Experiment, Measurements
-from gradlint.rule import Context, Rule
-from gradlint.severity import BandOptions, power, predicted_path, show
-from gradlint.verdicts import PathSubject, judge_path
+from gradlint.path_rule import PathRule
+from gradlint.probe.experiment import Experiment
+from gradlint.rule import Context
+from gradlint.severity import BandOptions, power, show
 
 GROWTH = 1.0
 """Decades by which the stream has to grow over all blocks: seven blocks that double the variance."""
@@ -29,7 +29,7 @@ class ResidualOptions(BandOptions, frozen=True):
     growth: float = GROWTH
 
 
-class UnscaledResidual(Rule):
+class UnscaledResidual(PathRule):
     """
     ## What it does
     Looks for eight or more residual blocks with no normalisation anywhere between the first and the last, over
@@ -70,7 +70,6 @@ class UnscaledResidual(Rule):
     code = "GL302"
     name = "unscaled-residual"
     since = "0.1"
-    severity = Severity.INFO
     Options = ResidualOptions
     BAD = """\
 import torch
@@ -118,36 +117,20 @@ for _ in range(100):
             return
         if claims.from_checkpoint(graph, layers):
             return
-        health = predicted_path(profile, layers, context.algorithm, self.options)
-        severity = claims.claimed(health, graph, profile)
+        path = self.predict(layers, graph, profile, context)
         nodes = claims.activations_after(graph, layers)
         remedies = (
             Experiment("reinit", label=SCALED_BRANCHES, nodes=tuple(n.name for n in layers), law="kaiming_residual"),
             Experiment("insert_norm", label="LayerNorm", nodes=nodes, norm="layer"),
         )
-        yield self.finding(
+        yield self.path_finding(
+            path,
             location,
-            f"the signal grows {show(growth)} times over {len(blocks)} residual blocks without normalisation"
-            + claims.predicted(health, severity, layers),
+            f"the signal grows {show(growth)} times over {len(blocks)} residual blocks without normalisation",
             help="initialise the last layer of each branch to zero (Fixup, SkipInit), or normalise the branch's input",
-            severity=severity,
             related=claims.further([graph.nodes[last.merge]], "the last of them", beside=location),
-            evidence=claims.evidence(graph, profile, health, layers),
-            model=claims.model_key(graph),
-            optimizer=context.algorithm,
-            confidence=claims.confidence(graph, profile),
-            subject=claims.subject(graph, profile, context, health, layers, layers, severity, remedies),
+            remedies=remedies,
         )
-
-    def experiments(self, finding: Finding) -> list[Experiment]:
-        if not isinstance(finding.subject, PathSubject):
-            return []
-        return [Experiment("baseline"), *finding.subject.remedies]
-
-    def judge(self, finding: Finding, seen: Measurements) -> Verdict:
-        if not isinstance(finding.subject, PathSubject):
-            return Verdict(Outcome.UNVERIFIED, "the path is not known")
-        return judge_path(finding, seen, self.options)
 
 
 def _growth(profile: Profile, first: Skip, last: Skip) -> float | None:
