@@ -98,6 +98,8 @@ for _ in range(100):
             bound = float(values[0].value)
             if 0 < bound < self.options.too_large or math.isnan(bound):
                 continue
+            if not clipping.enabled and bound <= 0:  # `if args.clip > 0:` asks for it first.
+                continue
             seen.add(clipping.location)
             yield self.finding(
                 clipping.location,

@@ -33,7 +33,7 @@ _BOUND_NAMES = (
 
 def clip_kind(evaluator: Evaluator, site: CallSite, frame: Frame | None = None) -> str | None:
     """How a call bounds the gradient (`Clipping.how`), or None if it does not."""
-    name = terminal_name(site.node.func)
+    name = terminal_name(site.node.func) or _looked_up(site.node.func)
     if CLIP_NAME.search(name) and not _NOT_CLIPPING.match(name):
         functions = [t for t in evaluator.ask(site.node.func, site.scope, frame) if isinstance(t, FunctionThing)]
         if functions:
@@ -49,6 +49,15 @@ def clip_kind(evaluator: Evaluator, site: CallSite, frame: Frame | None = None) 
     if name == "register_hook" and site.node.args:
         return "hook" if _hook_bounds(evaluator, site, frame) else None
     return None
+
+
+def _looked_up(callee: ast.expr) -> str:
+    """The name that a callee is looked up by: `getattr(utils, f"clip_grad_{mode}_")`, as far as it is written."""
+    match callee:
+        case ast.Call(func=ast.Name(id="getattr"), args=[_, named, *_]):
+            parts = [n.value for n in ast.walk(named) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+            return "".join(parts)
+    return ""
 
 
 def _hook_bounds(evaluator: Evaluator, site: CallSite, frame: Frame | None) -> bool:
@@ -110,6 +119,6 @@ def optimizer_clips(arguments: dict[str, Resolution], algorithms: tuple[str, ...
         resolution = arguments.get(name)
         if resolution is not None:
             return None if is_off(resolution) or (resolution.only and resolution.only.value == 0) else name
-    if set(algorithms) & {"FusedLAMB", "NVLamb", "Adafactor"} or (qualified or "").endswith("BertAdam"):
+    if set(algorithms) & {"FusedLAMB", "NVLamb", "Adafactor"} or (qualified or "").endswith(("BertAdam", "OpenAIAdam")):
         return "its own default"
     return None

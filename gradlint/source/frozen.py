@@ -209,10 +209,14 @@ def _without_gradient(evaluator: Evaluator, cls: Scope, models: Models) -> list[
     if forward is None or "no_grad" not in forward.words:
         return []
     found = []
+    called = [dotted(n.func) for n in ast.walk(forward.node) if isinstance(n, ast.Call)]
     for node in ast.walk(forward.node):
         if isinstance(node, ast.With) and any("no_grad" in ast.unparse(i.context_expr) for i in node.items):
-            for call in ast.walk(node):
-                if isinstance(call, ast.Call) and (key := dotted(call.func)) and key.startswith("self."):
+            inside = [c for c in ast.walk(node) if isinstance(c, ast.Call)]
+            for call in inside:
+                if (key := dotted(call.func)) and key.startswith("self."):
+                    if called.count(key) > sum(dotted(c.func) == key for c in inside):
+                        continue  # It also runs outside: `if self.training: y = self.bert(x)`.
                     things: tuple[Thing, ...] = evaluator.ask(call.func, forward)
                     if any((isinstance(t, Instance) and models.is_model(t)) or isinstance(t, Member) for t in things):
                         found.append(Frozen("features", "no_grad", location(cls.file, call)))

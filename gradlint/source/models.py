@@ -6,6 +6,7 @@ import ast
 
 from gradlint.source.candidates import origin_of
 from gradlint.source.checkpoints import checkpoint_of
+from gradlint.source.drawn_anew import is_drawn_anew
 from gradlint.source.evaluate import Evaluator
 from gradlint.source.frozen import frozen_parts
 from gradlint.source.index import CallSite, FileIndex, Scope, location, source_of, terminal_name
@@ -102,7 +103,7 @@ class Models(ModelClasses):
             expression=text,
             model_class=self.model_class(scope) if scope is not None else None,
             recurrence=self.recurrence(inner),
-            pretrained=self.pretrained(inner),
+            pretrained=None if is_drawn_anew(evaluator, inner, variable_of(inner)) else self.pretrained(inner),
             frozen=tuple(frozen_parts(evaluator, root, self)),
             adapter=adapter,
             scope=root.scope.qualified_name if root.call is not None else "",

@@ -56,9 +56,6 @@ DEFAULT_RATES: dict[str, float] = {
 
 _LIBRARIES = (
     "torch.optim.",
-    "transformers.AdamW",
-    "transformers.Adafactor",
-    "transformers.optimization.",
     "apex.optimizers.",
     "bitsandbytes.optim.",
     "lion_pytorch.",
@@ -69,8 +66,6 @@ _LIBRARIES = (
     "madgrad.",
     "ranger",
     "adabelief_pytorch.",
-    "pytorch_pretrained_bert.",
-    "pytorch_transformers.",
     "torch.distributed.optim.",
     "adabound.",
     "radam.",
@@ -79,6 +74,12 @@ _LIBRARIES = (
     "prodigyopt.",
     "dadaptation.",
 )
+_IN_MODEL_LIBRARIES = re.compile(
+    r"(?:pytorch_pretrained_bert|pytorch_transformers|transformers)\.(?:\w+\.)*"
+    r"(?:BertAdam|OpenAIAdam|AdamW|AdamWeightDecay|Adafactor|create_optimizer\w*)"
+)
+"""Optimizers of packages that hold models and schedules beside them."""
+
 _NOT_OPTIMIZERS = re.compile(
     r"lr_scheduler|get_\w*schedule|swa_utils\.(SWALR|AveragedModel|update_bn)|_LRScheduler|create_sched"
 )
@@ -88,12 +89,13 @@ _WARMUP = re.compile(r"warm_?up", re.IGNORECASE)
 
 def optimizer_algorithm(name: str) -> str | None:
     """The algorithm that an outside constructor makes ("" when the name was not known), or None if it is none."""
-    if not name.startswith(_LIBRARIES) or _NOT_OPTIMIZERS.search(name):
+    known = name.startswith(_LIBRARIES) or _IN_MODEL_LIBRARIES.fullmatch(name) is not None
+    if not known or _NOT_OPTIMIZERS.search(name):
         return None
     last = name.rpartition(".")[2]
     if last == "*" or last.startswith("create_optimizer"):
         return ""
-    if last == "BertAdam":
+    if last in {"BertAdam", "OpenAIAdam"}:
         return "AdamW"
     return last.removesuffix("8bit").removeprefix("DeepSpeedCPU").removeprefix("Paged") if last[:1].isupper() else None
 

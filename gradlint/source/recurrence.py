@@ -8,11 +8,15 @@ import re
 from gradlint.location import Location
 from gradlint.source.evaluate import Evaluator
 from gradlint.source.index import Scope, first_parameter, location
-from gradlint.source.things import external_name
+from gradlint.source.model_names import is_module_base
+from gradlint.source.things import ClassThing, external_name
 
 _HIDDEN = re.compile(
     r"^(h|hx|hid|hidden\w*|h_\w+|state|prev_?(h|hidden|state)\w*|hidden_state|last_hidden|s_prev|h\d)$"
 )
+
+_STATE = re.compile(r"(^|_)(h|hx|hid|hidden|states?|prev|memory)(_|\d|$)")
+"""Names of what a time step hands on, wherever the word stands; told apart from a depth that shares its layers."""
 
 _WEIGHTS = (
     "torch.nn.Linear",
@@ -20,7 +24,13 @@ _WEIGHTS = (
     "torch.nn.parameter.Parameter",
     "torch.nn.Conv",
     "torch.nn.Bilinear",
+    "torch.nn.Sequential",
 )
+
+_LISTS = ("torch.nn.ModuleList", "torch.nn.ModuleDict")
+
+_PASSES = frozenset({"zip", "enumerate", "items", "values", "list", "reversed", "chunk", "split", "t", "getattr"})
+"""Calls that hand a weight on as it is."""
 
 
 def handwritten(evaluator: Evaluator, cls: Scope) -> Location | None:
@@ -28,30 +38,76 @@ def handwritten(evaluator: Evaluator, cls: Scope) -> Location | None:
     forward = cls.method("forward")
     if forward is None or not isinstance(forward.node, (ast.FunctionDef, ast.AsyncFunctionDef)):
         return None
-    weights = _weight_attributes(evaluator, cls)
-    if not weights:
+    weights, parts = _weight_attributes(evaluator, cls)
+    if not weights and not parts:
         return None
     me = first_parameter(forward) or "self"
+    aliases = _aliases(forward.node, weights, me)
     for node in ast.walk(forward.node):
         if isinstance(node, (ast.For, ast.While)):
-            place = _loop(node, weights, me)
+            place = _loop(node, weights, me, aliases, parts)
             if place is not None:
                 return location(cls.file, place)
     return _step_cell(forward, cls, weights, me)
 
 
-def _weight_attributes(evaluator: Evaluator, cls: Scope) -> set[str]:
-    found = set()
+def _weight_attributes(evaluator: Evaluator, cls: Scope) -> tuple[set[str], set[str]]:
+    """The attributes that hold weights, and those that hold modules of the project, alone or in a list."""
+    found, parts = set(), set()
     for name, bindings in cls.attributes.items():
         for binding in bindings:
             if isinstance(binding.value, ast.Call) and binding.scope is not None:
-                names = [external_name(t) or "" for t in evaluator.ask(binding.value.func, binding.scope)]
-                if any(n.startswith(_WEIGHTS) for n in names):
-                    found.add(name)
+                for thing in evaluator.ask(binding.value.func, binding.scope):
+                    qualified = external_name(thing) or ""
+                    if qualified.startswith(_WEIGHTS):
+                        found.add(name)
+                    elif qualified.startswith(_LISTS) or (
+                        isinstance(thing, ClassThing)
+                        and thing.scope is not cls
+                        and any(map(is_module_base, evaluator.base_names(thing.scope)))
+                    ):
+                        parts.add(name)
+    return found, parts
+
+
+def _aliases(forward: ast.AST, weights: set[str], me: str) -> set[str]:
+    """Local names for weights: `w = self.w`, `w_x, w_h = self.ws`, `for w in self.ws.values()`."""
+    found: set[str] = set()
+    pairs: list[tuple[ast.expr, ast.expr]] = []
+    for node in ast.walk(forward):
+        match node:
+            case ast.Assign(targets=targets, value=value):
+                pairs += [(t, value) for t in targets]
+            case ast.For(target=target, iter=value) if not isinstance(value, ast.Attribute):
+                pairs.append((target, value))
+    for _ in range(3):
+        before = len(found)
+        for target, value in pairs:
+            if _hands_on(value, weights, me, found):
+                found |= {n.id for n in ast.walk(target) if isinstance(n, ast.Name)}
+        if len(found) == before:
+            break
     return found
 
 
-def _loop(loop: ast.For | ast.While, weights: set[str], me: str) -> ast.AST | None:
+def _hands_on(value: ast.expr, weights: set[str], me: str, aliases: set[str]) -> bool:
+    match value:
+        case ast.Name(id=name):
+            return name in aliases
+        case ast.Attribute(value=ast.Name(id=owner), attr=attr) if owner == me:
+            return attr in weights
+        case ast.Attribute(value=inner, attr="T" | "data" | "weight") | ast.Subscript(value=inner):
+            return _hands_on(inner, weights, me, aliases)
+        case ast.Tuple(elts=elements) | ast.List(elts=elements):
+            return bool(elements) and all(_hands_on(e, weights, me, aliases) for e in elements)
+        case ast.Call(func=ast.Name(id=name), args=args) if name in _PASSES:
+            return any(_hands_on(a, weights, me, aliases) for a in args)
+        case ast.Call(func=ast.Attribute(value=inner, attr=name)) if name in _PASSES:
+            return _hands_on(inner, weights, me, aliases)
+    return False
+
+
+def _loop(loop: ast.For | ast.While, weights: set[str], me: str, aliases: set[str], parts: set[str]) -> ast.AST | None:
     """A loop over time: a variable is made from itself through the same weight in every turn."""
     indices = {n.id for n in ast.walk(loop.target) if isinstance(n, ast.Name)} if isinstance(loop, ast.For) else set()
     if isinstance(loop, ast.For) and _is_over_modules(loop.iter, me):
@@ -69,11 +125,12 @@ def _loop(loop: ast.For | ast.While, weights: set[str], me: str) -> ast.AST | No
         if not isinstance(statement, ast.Assign):
             continue
         read = {n.id for n in ast.walk(statement.value) if isinstance(n, ast.Name)}
-        through = {n for use in _weight_uses(statement.value, weights, me) for n in use}
+        through = {n for use in _weight_uses(statement.value, weights, me, aliases) for n in use}
+        states = {n for use in _weight_uses(statement.value, parts, me) for n in use if _STATE.search(n)}
         for target in statement.targets:
             for name in (n.id for n in ast.walk(target) if isinstance(n, ast.Name)):
                 flows.setdefault(name, set()).update(read)
-                weighted.setdefault(name, set()).update(through)
+                weighted.setdefault(name, set()).update(through | (states if _STATE.search(name) else set()))
                 places.setdefault(name, statement)
     for name, read_by in flows.items():
         seen, queue, through_weight = {name}, [(r, r in weighted[name]) for r in read_by], False
@@ -91,7 +148,9 @@ def _loop(loop: ast.For | ast.While, weights: set[str], me: str) -> ast.AST | No
     return None
 
 
-def _weight_uses(value: ast.expr, weights: set[str], me: str) -> list[set[str]]:
+def _weight_uses(
+    value: ast.expr, weights: set[str], me: str, aliases: set[str] | frozenset[str] = frozenset()
+) -> list[set[str]]:
     """The names that go through an own weight inside an expression."""
     found = []
     for node in ast.walk(value):
@@ -101,10 +160,16 @@ def _weight_uses(value: ast.expr, weights: set[str], me: str) -> list[set[str]]:
                 owner == me and attr in weights
             ):
                 parts = list(args)
-            case ast.Call(args=args) if any(_is_weight(a, weights, me) for a in args):
+            case ast.Call(func=ast.Subscript(value=ast.Attribute(value=ast.Name(id=owner), attr=attr)), args=args) if (
+                owner == me and attr in weights
+            ):
+                parts = list(args)
+            case ast.Call(func=ast.Name() | ast.Attribute(), args=args) if any(
+                _is_weight(a, weights, me, aliases) for a in args
+            ):
                 parts = list(args)
             case ast.BinOp(left=left, op=ast.MatMult(), right=right) if any(
-                _is_weight(x, weights, me) for x in (left, right)
+                _is_weight(x, weights, me, aliases) for x in (left, right)
             ):
                 parts = [left, right]
         if parts:
@@ -112,14 +177,18 @@ def _weight_uses(value: ast.expr, weights: set[str], me: str) -> list[set[str]]:
     return found
 
 
-def _is_weight(node: ast.expr, weights: set[str], me: str) -> bool:
+def _is_weight(node: ast.expr, weights: set[str], me: str, aliases: set[str] | frozenset[str]) -> bool:
     match node:
-        case ast.Attribute(value=ast.Name(id=owner), attr=attr):
-            return owner == me and attr in weights
+        case ast.Name(id=name):
+            return name in aliases
+        case ast.Attribute(value=ast.Name(id=owner), attr=attr) if owner == me:
+            return attr in weights
         case ast.Attribute(value=inner, attr="T" | "weight" | "data"):
-            return _is_weight(inner, weights, me)
+            return _is_weight(inner, weights, me, aliases)
         case ast.Call(func=ast.Attribute(value=inner, attr="t")):
-            return _is_weight(inner, weights, me)
+            return _is_weight(inner, weights, me, aliases)
+        case ast.Subscript(value=inner):
+            return _is_weight(inner, weights, me, aliases)
     return False
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from dataclasses import replace
 
 from gradlint.source.clipping import bound_of, bounds, clip_kind, is_off, optimizer_clips
@@ -13,7 +14,7 @@ from gradlint.source.optimizers import Optimizers
 from gradlint.source.scaling import Scaling
 from gradlint.source.script import Clipping, Model, Optimizer
 from gradlint.source.step_order import cover, exclusive, same_loop
-from gradlint.source.things import ClassThing, Frame, FunctionThing
+from gradlint.source.things import ClassThing, Frame, FunctionThing, external_name
 from gradlint.source.value import UNKNOWN
 
 
@@ -84,9 +85,10 @@ class StepClippings:
     def _targets(self, event: Event) -> tuple[Model, ...]:
         groups = self.optimizers.groups
         found: list[Model] = list(self.models.of(event.things))
-        if not found and event.site.node.args and event.how != "by hand":
+        node = _looped(event) if event.how == "by hand" else next(iter(event.site.node.args), None)
+        if not found and node is not None:
             with self.evaluator.question():
-                for group in groups.of(event.site.node.args[0], UNKNOWN, event.site.scope, event.frame, 1):
+                for group in groups.of(node, UNKNOWN, event.site.scope, event.frame, 1):
                     found.extend(group.models)
         return tuple(dict.fromkeys(found))
 
@@ -114,7 +116,8 @@ class StepClippings:
             if isinstance(called, FunctionThing) and bounds(called.scope):
                 return Clipping("optimizer", location(called.scope.file, called.scope.node), position="between")
         if optimizer is not None:
-            argument = optimizer_clips(optimizer.arguments, optimizer.algorithms, None)
+            names = [external_name(root.cls) or "" for root in self.optimizers.roots(target.things)]
+            argument = optimizer_clips(optimizer.arguments, optimizer.algorithms, names[0] if names else None)
             if argument is not None:
                 bound = optimizer.arguments.get(argument, UNKNOWN)
                 return Clipping("optimizer", optimizer.location, bound)
@@ -126,6 +129,14 @@ def _serves_another(events: list[Event], clip: int, backward: int, step: int) ->
     if clip > step:
         return any(e.kind == "backward" and not exclusive(e.path, events[clip].path) for e in events[step + 1 : clip])
     return any(e.kind == "step" and not exclusive(e.path, events[clip].path) for e in events[clip + 1 : backward])
+
+
+def _looped(event: Event) -> ast.expr | None:
+    """What the innermost loop around a clip by hand runs over: `net.parameters()`."""
+    for block in reversed(event.site.path):
+        if isinstance(block.owner, ast.For):
+            return block.owner.iter
+    return None
 
 
 def _around(block: Block, event: Event) -> tuple[Scope, Frame | None]:

@@ -13,10 +13,17 @@ from gradlint.source.script import StepEvent
 from gradlint.source.step_order import exclusive
 
 _REWARD = re.compile(
-    r"reward|advantage|\badv\b|discount|td_error|td_target|q_value|q_target|q_eval|q_next|policy_loss|value_loss"
-    r"|actor|critic|log_probs?\b|entropy_coef|replay_?buffer|next_state",
+    r"reward|advantage|(?:^|_)(?:adv|advs|gae|returns)(?:_|$)|discounted|td_?(?:error|target|delta)|q_target|target_q|q_next|next_q"
+    r"|expected_q",
     re.IGNORECASE,
 )
+"""Data that a loss is made of in reinforcement learning."""
+
+_POLICY = re.compile(
+    r"policy_loss|value_loss|actor_loss|critic_loss|q_values?|q_eval|next_states?|log_probs?$|entropy|discount|gamma",
+    re.IGNORECASE,
+)
+"""Data that may as well belong to imitation or regression; they count beside rewards in the same function."""
 
 
 ADVERSARIAL = re.compile(
@@ -51,32 +58,42 @@ def accumulates(step: Event, backward: Event) -> bool:
     )
 
 
-def is_reinforcement(scope: Scope, source: Event, text: str) -> bool:
-    """Whether the loss is made of rewards or advantages, read from what flows into it within the function."""
+def is_reinforcement(scope: Scope, source: Event) -> bool:
+    """Whether the loss is made of rewards or advantages, read from the data that flow into it within the function.
+
+    What a class, a network or a function is called says nothing: an actor may be trained to imitate.
+    """
     holder = source.site.scope
     receiver = source.site.node.func
-    loss = receiver.value if isinstance(receiver, ast.Attribute) else None
-    names = {n.id for n in ast.walk(loss) if isinstance(n, ast.Name)} if loss is not None else set()
-    names |= {n.id for a in source.site.node.args for n in ast.walk(a) if isinstance(n, ast.Name)}
+    queue: list[ast.expr] = [*source.site.node.args]
+    if isinstance(receiver, ast.Attribute):
+        queue.append(receiver.value)
     seen: set[str] = set()
     words: set[str] = set()
-    for _ in range(4):
-        new = names - seen
-        if not new:
-            break
+    for _ in range(5):
+        found = {w for expression in queue for w in _data_names(expression)}
+        words |= {w.rpartition(".")[2] for w in found}
+        new = {w for w in found if w not in seen}
         seen |= new
-        names = set()
-        for name in new:
-            words.add(name)
-            for binding in holder.bindings.get(name, []):
-                if binding.value is not None:
-                    for node in ast.walk(binding.value):
-                        if isinstance(node, ast.Name):
-                            names.add(node.id)
-                        elif isinstance(node, ast.Attribute):
-                            words.add(node.attr)
-    hits = {w for w in words if _REWARD.search(w)}
-    return (len(hits) >= 1 and not hits <= {"log_prob", "log_probs"}) or any("reward" in w.lower() for w in scope.words)
+        queue = [b.value for w in sorted(new) for b in holder.bindings.get(w, []) if b.value is not None]
+        if not queue:
+            break
+    if any(_REWARD.search(w) for w in words) or (words & {"gamma", "discount"} and words & {"r", "R", "rew", "rews"}):
+        return True
+    return any(_POLICY.search(w) for w in words) and any("reward" in w.lower() for w in scope.words)
+
+
+def _data_names(expression: ast.expr) -> Iterable[str]:
+    """The variables and attributes that an expression reads as data: not what it calls, and no classes."""
+    called = {id(n.func) for n in ast.walk(expression) if isinstance(n, ast.Call)}
+    for node in ast.walk(expression):
+        if id(node) in called:
+            continue
+        match node:
+            case ast.Name(id=name) if not name[:1].isupper() or len(name) == 1:
+                yield name
+            case ast.Attribute(attr=attr):
+                yield f".{attr}"
 
 
 def loss_location(source: Event) -> Location | None:

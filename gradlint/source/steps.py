@@ -118,7 +118,7 @@ class Steps:
             autocast=autocast(scope),
             accumulation=accumulates(event, source),
             loop_depth=sum(1 for b in event.path if b.kind == "loop"),
-            reinforcement=is_reinforcement(scope, source, text),
+            reinforcement=is_reinforcement(scope, source),
             adversarial=bool(ADVERSARIAL.search(text)),
             sequence_length=self._sequence_length(scope),
             loss=loss_location(source),

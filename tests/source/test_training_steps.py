@@ -1,0 +1,217 @@
+"""What clips a step, what recurs, and what of a checkpoint is trained, in forms seen in public scripts."""
+
+from __future__ import annotations
+
+import pytest
+
+from gradlint.rules.clip_ineffective import ClipIneffective
+from gradlint.rules.clip_misplaced import ClipMisplaced
+
+LSTM = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rnn = nn.LSTM(4, 8)
+    def forward(self, x):
+        return self.rnn(x)[0]
+
+net = Net()
+"""
+PLAIN = LSTM + "opt = torch.optim.SGD(net.parameters(), lr=0.1)\n"
+
+
+def test_a_clip_that_is_looked_up_by_name_clips(read):
+    text = PLAIN + "mode = input()\nloss = net(x).sum()\nloss.backward()\n"
+    text += "getattr(torch.nn.utils, 'clip_grad_%s_' % mode)(net.parameters(), 0.1)\nopt.step()\n"
+    (step,) = read("train.py", {"train.py": text}).steps
+    assert step.clipping is not None
+    assert step.clipping.enabled
+
+
+def test_bert_adam_clips_by_its_own_default(read):
+    text = LSTM + "from pytorch_pretrained_bert import BertAdam\nopt = BertAdam(net.parameters(), lr=5e-5)\n"
+    (step,) = read("train.py", {"train.py": text + "net(x).sum().backward()\nopt.step()\n"}).steps
+    assert step.clipping is not None
+
+
+def test_only_the_optimizers_of_a_model_library_are_optimizers(read):
+    text = (
+        "from pytorch_pretrained_bert import BertModel, BertConfig\nfrom torch.optim import Adam\n"
+        "net = BertModel(BertConfig(9))\nopt = Adam(net.parameters(), lr=1e-4)\nnet(x).sum().backward()\nopt.step()\n"
+    )
+    script = read("train.py", {"train.py": text})
+    assert [o.algorithms for o in script.optimizers] == [("Adam",)]
+
+
+@pytest.mark.parametrize("default", [-1, 0])
+def test_a_bound_that_is_asked_for_first_is_not_ineffective(read, default):
+    text = (
+        f"import argparse\nparser = argparse.ArgumentParser()\nparser.add_argument('--clip', default={default})\n"
+        "args = parser.parse_args()\n" + PLAIN + "net(x).sum().backward()\nif args.clip > 0:\n"
+        "    torch.nn.utils.clip_grad_norm_(net.parameters(), args.clip)\nopt.step()\n"
+    )
+    assert not list(ClipIneffective().check_script(read("train.py", {"train.py": text})))
+
+
+def test_scaling_the_gradient_of_another_module_after_the_step_is_no_misplaced_clip(read):
+    text = PLAIN + (
+        "centers = nn.Embedding(3, 4)\nslow = torch.optim.SGD(centers.parameters(), lr=0.5)\nfor x in data:\n"
+        "    (net(x) + centers(x)).sum().backward()\n    opt.step()\n    for p in centers.parameters():\n"
+        "        p.grad.data *= 0.1\n    slow.step()\n"
+    )
+    assert not list(ClipMisplaced().check_script(read("train.py", {"train.py": text})))
+
+
+def recurrence(read, init, forward):
+    text = (
+        "import torch\nfrom torch import nn\n\nclass Cell(nn.Module):\n    def __init__(self):\n"
+        "        super().__init__()\n        self.gates = nn.Linear(12, 8)\n    def forward(self, x, h):\n"
+        "        return torch.tanh(self.gates(torch.cat([x, h], 1)))\n\n\nclass Net(nn.Module):\n"
+        f"    def __init__(self):\n        super().__init__()\n        {init}\n    def forward(self, x):\n"
+    )
+    text += "".join(f"        {line}\n" for line in forward.splitlines()) + "\nnet = Net()\n"
+    (model,) = read("train.py", {"train.py": text}).models
+    return model.recurrence
+
+
+@pytest.mark.parametrize(
+    ("init", "forward"),
+    [
+        ("self.cell = Cell()", "h = x[0]\nfor t in range(9):\n    h = self.cell(x[t], h)\nreturn h"),
+        ("self.cells = nn.ModuleList([Cell()])", "h = x[0]\nfor x_t in x:\n    h = self.cells[0](x_t, h)\nreturn h"),
+        (
+            "self.w = nn.ParameterList([nn.Parameter(torch.zeros(8, 8)), nn.Parameter(torch.zeros(8, 8))])",
+            "a, b = self.w\nh = x[0]\nfor t in range(9):\n    h = torch.tanh(x[t] @ a + h @ b)\nreturn h",
+        ),
+        (
+            "self.w = nn.ParameterDict()",
+            "for name, w in self.w.items():\n    h = x[0]\n    for t in range(9):\n"
+            "        h = torch.tanh(torch.matmul(h, w) + x[t])\nreturn h",
+        ),
+        (
+            "self.mix = nn.Sequential(nn.Linear(8, 8), nn.Tanh())",
+            "y = x[0]\nfor x_t in x:\n    y = self.mix(x_t + y)\nreturn y",
+        ),
+    ],
+)
+def test_a_loop_over_time_recurs_through_any_own_weight(read, init, forward):
+    found = recurrence(read, init, forward)
+    assert found is not None
+    assert "hand-written" in found.kinds
+
+
+@pytest.mark.parametrize(
+    ("init", "forward"),
+    [
+        ("self.cell = Cell()", "for i in range(9):\n    x = self.cell(x, x)\nreturn x"),
+        ("self.cells = nn.ModuleList([Cell()])", "for cell in self.cells:\n    x = cell(x, x)\nreturn x"),
+        ("self.cell = Cell()", "found = []\nfor x_t in x:\n    found.append(self.cell(x_t, x_t))\nreturn found"),
+        ("self.up = Cell()", "y = x[0]\nfor i in range(3):\n    y = self.up(x[i], y)\nreturn y"),
+    ],
+)
+def test_depth_and_scales_are_no_time(read, init, forward):
+    assert recurrence(read, init, forward) is None
+
+
+BERT = """
+import torch
+from torch import nn
+from transformers import BertModel
+
+class Tagger(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.bert = BertModel.from_pretrained("bert-base-cased")
+    def forward(self, x):
+        {}
+
+net = Tagger()
+opt = torch.optim.Adam(net.parameters(), lr=1e-3)
+"""
+
+
+def test_features_are_frozen_where_no_gradient_ever_passes(read):
+    body = "with torch.no_grad():\n            y = self.bert(x)\n        return y"
+    (model,) = read("train.py", {"train.py": BERT.format(body)}).models
+    assert [f.how for f in model.frozen] == ["no_grad"]
+
+
+def test_no_gradient_in_evaluation_alone_freezes_nothing(read):
+    body = (
+        "if self.training:\n            return self.bert(x)\n        with torch.no_grad():\n            "
+        "return self.bert(x)"
+    )
+    (model,) = read("train.py", {"train.py": BERT.format(body)}).models
+    assert model.frozen == ()
+
+
+RESNET = """
+import torch
+from torch import nn
+from torchvision import models
+
+def init_all(net):
+    for m in net.modules():
+        if isinstance(m, nn.Conv2d):
+            nn.init.kaiming_normal_(m.weight)
+
+def init_one(m):
+    if isinstance(m, nn.Linear):
+        nn.init.xavier_uniform_(m.weight)
+
+net = models.resnet18(pretrained=True)
+net.fc = nn.Linear(512, 10)
+"""
+
+
+@pytest.mark.parametrize("draw", ["init_all(net)", "net.apply(init_one)"])
+def test_weights_that_are_drawn_anew_are_not_pretrained(read, draw):
+    models = read("train.py", {"train.py": RESNET + draw + "\n"}).models
+    assert [m.pretrained for m in models if m.name == "net"] == [None]
+
+
+@pytest.mark.parametrize("draw", ["init_one(net.fc)", "net.fc.apply(init_one)", ""])
+def test_a_head_that_is_drawn_leaves_the_rest_pretrained(read, draw):
+    models = read("train.py", {"train.py": RESNET + draw + "\n"}).models
+    assert all(m.pretrained is not None for m in models if m.name == "net")
+
+
+CRITIC = """
+import torch
+from torch import nn
+import torch.nn.functional as F
+
+class Critic(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.q = nn.Linear(4, 1)
+    def forward(self, s, a):
+        return self.q(torch.cat([s, a], 1))
+
+critic = Critic()
+opt = torch.optim.Adam(critic.parameters())
+"""
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [
+        ("F.mse_loss(critic(s, a), y)", False),
+        ("F.mse_loss(Critic()(s, a), y)", False),
+        ("F.mse_loss(critic(s, a), reward + 0.9 * after)", True),
+        ("-(log_prob * advantages.detach()).mean()", True),
+    ],
+)
+def test_rewards_are_told_by_the_data_and_not_by_the_name_of_a_class(read, loss, expected):
+    text = CRITIC + f"print('reward so far')\nloss = {loss}\nloss.backward()\nopt.step()\n"
+    (step,) = read("train.py", {"train.py": text}).steps
+    assert step.reinforcement is expected
+
+
+def test_rewards_are_followed_through_the_names_they_are_bound_to(read):
+    text = CRITIC + "y = r + gamma * after\ntarget = y.detach()\nloss = F.mse_loss(critic(s, a), target)\n"
+    (step,) = read("train.py", {"train.py": text + "loss.backward()\nopt.step()\n"}).steps
+    assert step.reinforcement
