@@ -4,7 +4,7 @@ Run by hand: `python benchmarks/bakeoff.py run --cache bakeoff.jsonl` (about ten
 it was stopped), then `python benchmarks/bakeoff.py report --cache bakeoff.jsonl` prints the tables of
 docs/benchmarks.md. The label of a net under an optimizer: it fails at every rate tried. All verdicts are taken from
 the same probe, before training, with thresholds that were written down before the nets were trained (RULES.md's table
-and the published ones of others); one more is fitted and judged on architectures that it has not seen.
+and the published ones of others); two more are fitted and judged on architectures that they have not seen.
 """
 
 from __future__ import annotations
@@ -354,11 +354,17 @@ def folklore(seen: dict[str, Any], optimizer: str) -> bool:
     return seen["global"] < 1e-6 or seen["global"] > 1e3
 
 
+def informed(seen: dict[str, Any], optimizer: str) -> bool:
+    """RULES.md's info row or worse, and the replay gets nowhere at any rate."""
+    return seen[f"severity {optimizer}"] is not None and no_progress(seen, optimizer)
+
+
 VERDICTS: dict[str, Callable[[dict[str, Any], str], bool]] = {
     "gradlint: error row or stuck replay": gradlint,
     "gradlint: error row": table,
     "gradlint: warning row": warned,
     "gradlint: stuck replay": no_progress,
+    "gradlint: info row and stuck replay": informed,
     "SageMaker Debugger": sagemaker,
     "AutoTrainer": autotrainer,
     "TheDeepChecker": deepchecker,
@@ -367,7 +373,7 @@ VERDICTS: dict[str, Callable[[dict[str, Any], str], bool]] = {
 
 
 def features(seen: dict[str, Any], optimizer: str) -> list[float]:
-    """What the fitted verdict looks at: four numbers of the probe, on a log scale."""
+    """What the fitted verdicts look at: four numbers of the probe, on a log scale."""
 
     def log(value: float | None) -> float:
         return max(-20.0, min(20.0, math.log10(value))) if value else (0.0 if value is None else -20.0)
@@ -376,19 +382,30 @@ def features(seen: dict[str, Any], optimizer: str) -> list[float]:
     return [abs(log(seen["ratio"])), log(seen["smallest"]), log(seen["largest"]), min([*ends, 10.0])]
 
 
-def cross_validated(lines: list[dict[str, Any]], optimizer: str) -> list[bool]:
-    """A tree of three levels over the probe's numbers; every net is judged by one fitted without its architecture.
+def cross_validated(model: Any, lines: list[dict[str, Any]], optimizer: str) -> list[bool]:
+    """What a classifier over the probe's numbers says; every net is judged by one fitted without its architecture.
 
     An architecture is a family with an activation.
     """
     from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
-    from sklearn.tree import DecisionTreeClassifier
 
     rows = [features(line["probe"], optimizer) for line in lines]
     groups = [f"{line['family']} {line['activation']}" for line in lines]
     labels = [failed(line, optimizer) for line in lines]
-    tree = DecisionTreeClassifier(max_depth=3, min_samples_leaf=4, random_state=0)
-    return [bool(v) for v in cross_val_predict(tree, rows, labels, groups=groups, cv=LeaveOneGroupOut())]
+    return [bool(v) for v in cross_val_predict(model, rows, labels, groups=groups, cv=LeaveOneGroupOut())]
+
+
+def fitted() -> dict[str, Any]:
+    """The classifiers that are fitted, by title: a tree of three levels and a logistic regression."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.tree import DecisionTreeClassifier
+
+    return {
+        "fitted tree": DecisionTreeClassifier(max_depth=3, min_samples_leaf=4, random_state=0),
+        "fitted logistic regression": make_pipeline(StandardScaler(), LogisticRegression()),
+    }
 
 
 def failed(line: dict[str, Any], optimizer: str) -> bool:
@@ -424,7 +441,8 @@ def report(cache: Path) -> None:
         print("| verdict | precision | recall | flagged |\n|---|---|---|---|")
         for title, verdict in VERDICTS.items():
             row(title, [verdict(line["probe"], optimizer) for line in lines], labels)
-        row("fitted tree, unseen architectures", cross_validated(lines, optimizer), labels)
+        for title, model in fitted().items():
+            row(f"{title}, unseen architectures", cross_validated(model, lines, optimizer), labels)
         for title in ("gradlint: error row or stuck replay", "gradlint: warning row"):
             for what, missed in (("missed", False), ("false alarms", True)):
                 found = [
