@@ -237,7 +237,7 @@ for _ in range(100):
             return
         first = group[0]
         scales = sorted(s.gain for s in group)
-        scale = number(scales[0]) if scales[0] * 1.1 > scales[-1] else f"{number(scales[0])} to {number(scales[-1])}"
+        scale = number(scales[0]) if scales[0] * 1.1 >= scales[-1] else f"{number(scales[0])} to {number(scales[-1])}"
         ops = list(dict.fromkeys(s.activation.op for s in group))
         into = claims.listed(ops)
         many = (
@@ -316,7 +316,8 @@ for _ in range(100):
         layers = _path(graph, affected)
         health = predicted_path(profile, layers, context.algorithm, self.options)
         severity = claims.claimed(health, graph, profile)
-        experiment = Experiment("reinit", label=remedy, nodes=tuple(n.name for n in affected), law=law)
+        redrawn = [*affected, *_of_the_same_line(graph, group)]
+        experiment = Experiment("reinit", label=remedy, nodes=tuple(n.name for n in redrawn), law=law)
         related = claims.further(affected, "gets this init", beside=location)
         subject = claims.subject(graph, profile, context, health, layers, affected, severity, (experiment,))
         ends = closing_layers(graph) if law == "kaiming_residual" else frozenset()
@@ -366,6 +367,17 @@ def _is_plain_xavier(law: InitLaw) -> bool:
 
 def _with_path(finding: Finding) -> Finding:
     return replace(finding, subject=finding.subject.path)
+
+
+def _of_the_same_line(graph: ModelGraph, group: Sequence[_Suspect]) -> list[Node]:
+    """The further layers, the output among them, that a line of init code draws: who mends it mends them too."""
+    known = {s.layer.id for s in group}
+    at = {s.law.location for s in group if s.law.location is not None and not is_default(s.law)}
+    return [
+        node
+        for node in graph.of_kind("linear", "conv", "conv_transpose")
+        if node.id not in known and (law := graph.weight_law(node)) is not None and law.location in at
+    ]
 
 
 def _path(graph: ModelGraph, affected: Sequence[Node]) -> tuple[Node, ...]:

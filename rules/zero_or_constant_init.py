@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from gradlint import claims
 from gradlint.finding import Evidence, Finding, Outcome, Severity, Verdict
@@ -95,7 +95,7 @@ for _ in range(100):
                 optimizer=context.algorithm,
                 confidence=claims.confidence(graph, profile),
                 needs_probe=zero,
-                subject=tuple(_before(graph, node)),
+                subject=(tuple(n.name for n in layers), tuple(_before(graph, node))),
             )
 
     def _symmetric(self, graph: ModelGraph, node: Node, law: InitLaw) -> bool:
@@ -115,17 +115,26 @@ for _ in range(100):
         return [Experiment("baseline")]
 
     def judge(self, finding: Finding, seen: Measurements) -> Verdict:
-        baseline = seen.baseline
-        layers = [baseline.layers[name] for name in finding.subject if name in baseline.layers] if baseline else []
-        norms = [layer.weight_gradient for layer in layers if layer.weight_gradient is not None]
-        if not norms:
-            return unmeasured(seen, "no layer stands before it, so that nothing can be measured")
-        smallest = min(norms)
+        own, before = finding.subject
+        smallest, whose = _smallest(seen, before), "the layers before it get"
+        if smallest is None:
+            # Nothing stands before it. Its own weights move unless what follows holds them still.
+            smallest, whose = _smallest(seen, own), "its weights get"
+            if smallest:
+                return unmeasured(seen, "no layer stands before it whose gradient it could hold up")
+        if smallest is None:
+            return unmeasured(seen, "no gradient was seen at it or before it")
         evidence = Evidence(numbers={"measured_weight_gradient": smallest})
         if smallest == 0:
-            return Verdict(Outcome.CONFIRMED, "the layers before it get no gradient", Severity.ERROR, evidence)
-        told = f"the layers before it get a gradient of {number(smallest)} and more"
+            return Verdict(Outcome.CONFIRMED, f"{whose} no gradient", Severity.ERROR, evidence)
+        told = f"{whose} a gradient of {number(smallest)} and more"
         return Verdict(Outcome.REFUTED, told, Severity.INFO, evidence)
+
+
+def _smallest(seen: Measurements, names: Sequence[str]) -> float | None:
+    """The smallest norm of a weight gradient measured in these layers, None if none was."""
+    layers = [seen.baseline.layers[n] for n in names if n in seen.baseline.layers] if seen.baseline else []
+    return min((x.weight_gradient for x in layers if x.weight_gradient is not None), default=None)
 
 
 def _before(graph: ModelGraph, node: Node) -> list[str]:

@@ -161,6 +161,9 @@ class Recorder(OperationWalk):
         if not isinstance(tensor, Tensor) or tensor.device.type != "meta":
             return func(*args, **kwargs)
         name = getattr(func, "__name__", "")
+        held = values_of(tensor)
+        if held is not None:
+            return func(held, *args[1:], **kwargs)
         if not self.guess:
             raise ValueAskedError(f"`{name.strip('_')}` asks for a value")
         self.guesses.append(name.strip("_"))

@@ -18,6 +18,9 @@ MAX_ELEMENTS = 1 << 20
 
 _VALUES = "_gradlint_values"
 _FILLED = {"zeros_like": 0, "ones_like": 1, "new_zeros": 0, "new_ones": 1}
+_BROKEN = {"isnan": False, "isinf": False, "isposinf": False, "isneginf": False, "isfinite": True}
+"""Questions for values that are not finite: a network is read as it runs while its values are."""
+
 _MADE = frozenset(
     ["arange", "linspace", "logspace", "zeros", "ones", "full", "eye", "tensor", "as_tensor", "tril_indices"]
 )
@@ -71,6 +74,8 @@ class ConstantValues:
             return []
         if func in _FILLED:
             return [torch.full(results[0].shape, _FILLED[func], dtype=results[0].dtype, device="cpu")]
+        if func in _BROKEN:
+            return [torch.full(results[0].shape, _BROKEN[func], device="cpu")]
         if not call.tensors and func not in _MADE:
             return []
         args, kwargs = self._with_values(call.args), self._with_values(call.kwargs)

@@ -164,6 +164,7 @@ def _reinitialize(experiment: Experiment, graph: ModelGraph, module: nn.Module, 
     for node in chosen_layers(graph, experiment.nodes):
         fed = fed_activation(graph, node)
         changed += _redraw(node, table, law.removesuffix("_residual"), fed)
+        _clear_biases(graph, node, table)
         if node.id in scaled:
             with torch.no_grad():
                 for _, weight in weights_of(node, table):
@@ -183,6 +184,16 @@ def _redraw(node: Node, table: Mapping[str, nn.Parameter], law: str, fed: Node |
             redraw(weight, law, feeds, slope)
             changed += 1
     return changed
+
+
+def _clear_biases(graph: ModelGraph, node: Node, table: Mapping[str, nn.Parameter]) -> None:
+    """Set biases that init code draws at random to zero, as the laws for weights take them to be."""
+    for role, name in node.parameters.items():
+        parameter = graph.parameter.get(name)
+        law = parameter.law if parameter is not None else None
+        if role == "bias" and law is not None and law.origin == "explicit" and law.std and name in table:
+            with torch.no_grad():
+                table[name].zero_()
 
 
 def _swap(experiment: Experiment, subject: Subject, module: nn.Module, seed: int) -> Seen:

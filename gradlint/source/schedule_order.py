@@ -11,7 +11,7 @@ from gradlint.source.index import CONDITIONAL, Block, location
 from gradlint.source.optimizers import Optimizers
 from gradlint.source.script import Optimizer
 from gradlint.source.step_order import exclusive
-from gradlint.source.things import Instance
+from gradlint.source.things import ClassThing, Instance, Thing
 
 
 class ScheduleOrder:
@@ -64,9 +64,22 @@ class ScheduleOrder:
         )
 
     def _built_on(self, event: Event, optimizer: Optimizer) -> bool:
-        """Whether the schedule stepped is one of the optimizer's."""
-        built = {location(t.scope.file, t.call) for t in event.things if isinstance(t, Instance) and t.call is not None}
-        return bool(built & {s.location for s in optimizer.schedules})
+        """Whether the schedule stepped is one of the optimizer's, and one that counts its steps as PyTorch's do."""
+        stated = {s.location for s in optimizer.schedules}
+        return any(
+            isinstance(t, Instance)
+            and t.call is not None
+            and location(t.scope.file, t.call) in stated
+            and self._counts(t.cls)
+            for t in event.things
+        )
+
+    def _counts(self, cls: Thing) -> bool:
+        """A schedule that the project wrote may set the rate when it is stepped, unless it derives from PyTorch's."""
+        if not isinstance(cls, ClassThing):
+            return True
+        bases = [ast.unparse(b) for c in self.evaluator.mro(cls.scope) for b in getattr(c.node, "bases", ())]
+        return any("LRScheduler" in b or "lr_scheduler" in b for b in bases)
 
 
 def _waits(block: Block) -> bool:

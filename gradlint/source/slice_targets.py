@@ -11,6 +11,7 @@ from gradlint.location import Location
 from gradlint.source.script import Script
 from gradlint.source.slice_names import names_bound, place, targets_of
 from gradlint.source.slice_scopes import Scope, Scopes
+from gradlint.source.slice_training import until_training
 
 _OPTIMIZER = re.compile(
     r"(Adam|SGD|RMSprop|Adagrad|Adadelta|Adafactor|LAMB|Lamb|Lion|LBFGS|Rprop|NAdam|ASGD|Optimi[sz]er|Muon|Shampoo"
@@ -151,7 +152,11 @@ def _origins(scopes: Scopes, scope: Scope, expression: ast.expr, stop: int, dept
             if holder is not scope and root in holder.parameters:
                 yield from _argument_origins(scopes, holder, root, depth)
                 return
-            yield Target(holder, root, _behind_branches(scope, root, stop) if holder is scope else _end(holder))
+            if holder is scope:
+                behind = max(_behind_branches(scope, root, stop), until_training(scopes, scope, root, stop))
+                yield Target(holder, root, behind)
+            else:
+                yield Target(holder, root, _end(holder))
             return
         holder = holder.parent
 

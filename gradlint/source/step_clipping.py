@@ -125,10 +125,13 @@ class StepClippings:
 
 
 def _serves_another(events: list[Event], clip: int, backward: int, step: int) -> bool:
-    """Whether a clip outside a backward and its step stands between another backward and another step."""
+    """Whether a clip outside a backward and its step stands between that or another backward and another step."""
+    near = [e for e in events if e.kind in {"backward", "step"} and not exclusive(e.path, events[clip].path)]
     if clip > step:
-        return any(e.kind == "backward" and not exclusive(e.path, events[clip].path) for e in events[step + 1 : clip])
-    return any(e.kind == "step" and not exclusive(e.path, events[clip].path) for e in events[clip + 1 : backward])
+        between = [e for e in near if e in events[step + 1 : clip]]
+        behind = [e for e in near if e in events[clip + 1 :]]
+        return any(e.kind == "backward" for e in between) or (bool(behind) and behind[0].kind == "step")
+    return any(e.kind == "step" and e in events[clip + 1 : backward] for e in near)
 
 
 def _looped(event: Event) -> ast.expr | None:

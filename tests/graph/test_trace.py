@@ -292,3 +292,22 @@ def test_a_hopeless_model_is_one_clear_line():
 
     with pytest.raises(TraceError, match="the database is down"):
         trace(Net)
+
+
+class LooksForNaN(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(5))
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x).relu()
+            if torch.isnan(x.std()) or not torch.isfinite(x).all():
+                break
+        return x
+
+
+def test_a_question_for_nan_is_answered_as_for_a_network_that_runs():
+    traced = trace(LooksForNaN)
+    assert traced.graph.traced_by == "recording"
+    assert len(list(traced.graph.of_kind("linear"))) == 5

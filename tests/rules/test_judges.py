@@ -17,7 +17,8 @@ from gradlint.rules.rectifier_init import RectifierInit
 from gradlint.rules.saturating_stack import SaturatingStack
 from gradlint.rules.unclipped_recurrent_step import GROWN, UnclippedRecurrentStep
 from gradlint.rules.unclipped_step import UnclippedStep, UnclippedSubject
-from tests.rules.build import Net, measured, sloped, xavier_law
+from gradlint.rules.zero_or_constant_init import ZeroOrConstantInit
+from tests.rules.build import Net, measured, normal_law, sloped, xavier_law
 
 HERE = Location("train.py", 5)
 
@@ -208,3 +209,27 @@ def test_a_remedy_that_ruins_another_number_is_not_shown():
     verdict = judged(finding, 1e-9, ReLU_with_He_init=1e9, LayerNorm=0.5)
     assert verdict.evidence.whatif == {"LayerNorm": pytest.approx(0.5)}
     assert judged(finding, 1e-9, ReLU_with_He_init=1e9).outcome is Outcome.UNVERIFIED
+
+
+def test_a_zero_layer_is_confirmed_by_gradients_of_zero_before_it_or_else_of_its_own():
+    def judge(before, own):
+        subject = (("fc",), ("first",) if before is not None else ())
+        finding = replace(stack(-1.2), subject=subject)
+        norms = {"first": before, "fc": own}
+        layers = {name: LayerMeasurement(name, weight_gradient=g) for name, g in norms.items() if g is not None}
+        seen = Measurements({"baseline": Measurement("baseline", layers=layers)})
+        return ZeroOrConstantInit().judge(finding, seen).outcome
+
+    assert judge(0.0, 0.5) is Outcome.CONFIRMED
+    assert judge(0.1, 0.0) is Outcome.REFUTED
+    assert judge(None, 0.0) is Outcome.CONFIRMED
+    assert judge(None, 0.5) is Outcome.UNVERIFIED
+
+
+def test_the_remedy_of_an_init_draws_every_layer_of_its_line_anew():
+    net = Net().dense(2, "relu", law=normal_law(1.0, 64, 64, line=7))
+    net.linear(10, normal_law(1.0, 64, 10, line=7))
+    graph = net.graph()
+    (finding,) = RectifierInit().check_graph(graph, sloped(graph, 1.0), Context())
+    (remedy,) = finding.subject.path.remedies
+    assert remedy.nodes == tuple(n.name for n in graph.of_kind("linear"))

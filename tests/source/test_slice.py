@@ -195,3 +195,21 @@ def test_a_hydra_configuration_is_composed_from_its_files(tmp_path: Path) -> Non
     )
     (step,) = [s for s in only(text, tmp_path).steps if s.action == "configuration"]
     assert json.loads(step.expression) == {"model": {"width": 7, "depth": 3}, "head": 7}
+
+
+def test_what_is_done_to_a_model_between_its_optimizer_and_the_training_is_kept(tmp_path: Path) -> None:
+    text = (
+        HEAD
+        + NET
+        + (
+            "net = Net()\noptimizer = optim.SGD(net.parameters(), lr=0.1)\nnet.fc.weight.data.fill_(0)\n"
+            "def train():\n    net(x).sum().backward()\n"
+            "for epoch in range(2):\n    train()\nnet.load_state_dict(torch.load('best.pt'))\n"
+        )
+    )
+    assert kept(only(text, tmp_path))[-2:] == ["net = Net()", "net.fc.weight.data.fill_(0)"]
+
+
+def test_what_comes_behind_an_optimizer_that_trains_nothing_here_is_left_out(tmp_path: Path) -> None:
+    text = HEAD + NET + "net = Net()\noptimizer = optim.SGD(net.parameters(), lr=0.1)\nnet.fc.weight.data.fill_(0)\n"
+    assert kept(only(text, tmp_path))[-1] == "net = Net()"

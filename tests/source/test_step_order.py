@@ -93,6 +93,19 @@ for x in data:
     assert [s.misplaced_clipping for s in read("t.py", {"t.py": HEAD.format(scaler="") + body}).steps] == [None, None]
 
 
+def test_a_clip_between_two_steps_of_one_backward_is_not_misplaced(read):
+    body = """
+for x in data:
+    (net(x) + other(x)).sum().backward()
+    opt.step()
+    for p in unknown.parameters():
+        p.grad.data *= 0.1
+    second.step()
+"""
+    script = read("t.py", {"t.py": HEAD.format(scaler="") + body})
+    assert [s.misplaced_clipping for s in script.steps] == [None, None]
+
+
 EPOCHS = """
 {before}
 for epoch in range(9):
@@ -132,6 +145,12 @@ def test_a_warm_up_condition_does_not_hold_it_back(read):
 )
 def test_a_schedule_after_a_first_step_is_not_early(read, place):
     assert early(read, **place) is None
+
+
+@pytest.mark.parametrize(("base", "line"), [("torch.optim.lr_scheduler.LRScheduler", 17), ("object", None)])
+def test_a_schedule_of_the_project_counts_where_it_derives_from_pytorchs(read, base, line):
+    own = f"class OwnLR({base}):\n    def __init__(self, opt): self.opt = opt"
+    assert early(read, before=f"{own}\nschedule = OwnLR(opt)", top="schedule.step()") == line
 
 
 def test_the_zero_grad_of_another_optimizer_clears_nothing_of_this_one(read):

@@ -110,3 +110,29 @@ def _equality(test: ast.expr) -> tuple[str, tuple[Any, ...], bool] | None:
             constants = tuple(e.value for e in right.elts if isinstance(e, ast.Constant))
             return ast.unparse(left), constants, isinstance(op, ast.In)
     return None
+
+
+_ASKS = {"isnan": False, "isinf": False, "isposinf": False, "isneginf": False, "isfinite": True}
+
+
+def of_finite_values(test: ast.expr) -> bool | None:
+    """What a condition on values that are not finite comes to while all are; None if it asks something else too."""
+    match test:
+        case ast.Call(func=ast.Attribute(attr="any" | "all" | "item" | "sum" | "bool", value=inner), args=[]):
+            return of_finite_values(inner)
+        case ast.Call(func=ast.Attribute(attr="any" | "all" | "sum") | ast.Name("any" | "all" | "bool"), args=[inner]):
+            return of_finite_values(inner)
+        case ast.Call(func=ast.Attribute(attr=name) | ast.Name(name)):
+            return _ASKS.get(name)
+        case ast.UnaryOp(op=ast.Not() | ast.Invert(), operand=operand):
+            held = of_finite_values(operand)
+            return None if held is None else not held
+        case ast.Compare(left=left, ops=[ast.Gt() | ast.NotEq()], comparators=[ast.Constant(0)]):
+            return of_finite_values(left)
+        case ast.BoolOp(op=operator, values=values):
+            held_all = [of_finite_values(v) for v in values]
+            decides = isinstance(operator, ast.Or)
+            if decides in held_all:
+                return decides
+            return None if None in held_all else not decides
+    return None

@@ -7,6 +7,7 @@ import operator
 from typing import Any
 
 from gradlint.source.reader import laws
+from gradlint.source.reader.assumptions import of_finite_values
 from gradlint.source.reader.calls import Calls
 from gradlint.source.reader.values import (
     Array,
@@ -239,7 +240,8 @@ class Operators(Calls):
         """Whether a condition is true: as the source tells, or in a graph as this reading of it assumes."""
         truth = self.truth(self.evaluate(test, frame))
         if truth is None and self.operations is not None:
-            return self.assumptions.truth(test)
+            finite = of_finite_values(test)
+            return finite if finite is not None else self.assumptions.truth(test)
         return truth
 
     def _of_ifexp(self, node: ast.IfExp, frame: Frame) -> Any:

@@ -255,3 +255,22 @@ def test_a_part_replaced_by_its_checkpoint_keeps_its_architecture():
     (trained,) = graphs_of(text.format("net(torch.randn(4, 2)).sum().backward()"))
     assert ops(started) == ops(trained) == ["linear", "tanh"]
     assert (started.pretrained, trained.pretrained) == (True, False)
+
+
+@pytest.mark.parametrize(
+    "test", ["torch.isnan(x.std())", "not torch.isfinite(x).all()", "torch.isnan(x).sum() > 0 or x.isinf().any()"]
+)
+def test_a_question_for_nan_leaves_nothing_open(test):
+    (graph,) = graphs_of(f"""
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(3))
+            def forward(self, x):
+                for layer in self.layers:
+                    x = layer(x)
+                    if {test}:
+                        break
+                return x
+    """)
+    assert (ops(graph), graph.confidence) == (["linear"] * 3, "high")
