@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, ClassVar
@@ -125,15 +125,8 @@ class Rule:
         return DOCUMENTATION_URL.format(name=cls.name)
 
 
-@dataclass(frozen=True)
 class RuleError(Exception):
-    """A rule pack could not be loaded."""
-
-    message: str
-    causes: tuple[str, ...] = field(default=())
-
-    def __str__(self) -> str:
-        return self.message
+    """A rule pack could not be loaded; the message is one line that names it."""
 
 
 @cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from gradlint.finding import Evidence, Finding, Outcome, Severity, Verdict
 from gradlint.probe.experiment import Experiment, Measurements
@@ -168,8 +168,3 @@ def judge_gain(finding: Finding, seen: Measurements, layer: str, remedy: str, st
         Severity.INFO,
         evidence,
     )
-
-
-def with_severity(verdict: Verdict, severity: Severity) -> Verdict:
-    """The same verdict with another severity."""
-    return replace(verdict, severity=severity)

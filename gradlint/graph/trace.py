@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import fx, nn
+from torch import nn
 
 from gradlint.graph.frames import is_user_file, location_of
 from gradlint.graph.input_corrections import corrections
@@ -54,13 +54,12 @@ class Traced:
     """A traced model.
 
     `graph` is the plain graph, `module` the module that was traced (on meta, or real), `spec` the inputs it ran on
-    (None for a symbolic trace), `fx_graph` the same run as torch.fx wrote it.
+    (None for a symbolic trace).
     """
 
     graph: ModelGraph
     module: nn.Module
     spec: ModelInput | None
-    fx_graph: fx.Graph
 
     def inputs(
         self, batch_size: int | None = None, device: str | torch.device = "cpu", seed: int = 0
@@ -329,7 +328,7 @@ def _lowered(run: _Run, origins: Origins) -> Traced:
         input=str(run.spec),
         batch_size=run.spec.batch_size,
     )
-    return Traced(graph, run.module, run.spec, run.recorder.graph)
+    return Traced(graph, run.module, run.spec)
 
 
 def _drawn_inputs(nodes: tuple[Node, ...], spec: ModelInput) -> tuple[Node, ...]:
@@ -354,7 +353,7 @@ def _symbolic(module: nn.Module, origins: Origins, failure: TraceError) -> Trace
         confidence="medium",
         notes=(f"no input was found, so shapes are not known ({failure})",),
     )
-    return Traced(graph, module, None, recorded)
+    return Traced(graph, module, None)
 
 
 # ---- errors ----------------------------------------------------------------------------------------------------

@@ -139,17 +139,14 @@ class Health:
     """The three numbers of a path, judged.
 
     `severity` is the worst of them, None when all are inside the info row. `ratio` is g over the seeds.
-    `smallest`/`largest` are (layer, norm) of the absolute weight gradients, `quietest`/`loudest` (layer, std)
-    of the forward signal; None where not measured. `reasons` say in words what is outside. `measured` is False
-    when neither number was there to judge.
+    `smallest`/`largest` are (layer, norm) of the absolute weight gradients, None where not measured. `reasons` say in
+    words what is outside. `measured` is False when no number was there to judge.
     """
 
     severity: Severity | None
     ratio: Ratio | None = None
     smallest: tuple[str, float] | None = None
     largest: tuple[str, float] | None = None
-    quietest: tuple[str, float] | None = None
-    loudest: tuple[str, float] | None = None
     reasons: tuple[str, ...] = field(default=())
     measured: bool = True
 
@@ -202,8 +199,6 @@ def health(
         ratio=ratio,
         smallest=_least(gradients),
         largest=_most(gradients),
-        quietest=_least(signals),
-        loudest=_most(signals),
         reasons=tuple(reasons),
         measured=ratio is not None or bool(gradients) or bool(signals),
     )
@@ -231,28 +226,6 @@ def distance(value: float, bands: Bands) -> float:
     """Decades by which a number lies outside the info row; 0 inside it."""
     exponent, (low, high) = log10(value), bands.info
     return max(0.0, low - exponent, exponent - high)
-
-
-def remedy_helps(before: float | None, after: float | None, bands: Bands) -> bool | None:
-    """Whether a remedy brings a number at least one decade nearer to health, or into it; None if not known.
-
-    A number that was healthy already cannot be helped: False.
-    """
-    if before is None or after is None:
-        return None
-    far, near = distance(before, bands), distance(after, bands)
-    if far == 0:
-        return False
-    return near == 0 or far - near >= REMEDY_DECADES
-
-
-def beyond_spread(ratio: Ratio | None, bands: Bands) -> bool | None:
-    """Whether a ratio lies outside the info row on the same side for every seed, not just in the median."""
-    if ratio is None:
-        return None
-    low, high = bands.info
-    exponents = [log10(v) for v in ratio.values]
-    return all(e <= low for e in exponents) or all(e >= high for e in exponents)
 
 
 def diverges(measurement: Measurement | None) -> bool | None:

@@ -25,8 +25,6 @@ from gradlint.worker.wire import decode, encode
 OUTPUT_LIMIT = 4096
 """Characters of the script's own output that are kept, from the end."""
 
-POLL_SECONDS = 0.05
-
 
 @dataclass(frozen=True)
 class RealJob:

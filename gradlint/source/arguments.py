@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 
 from gradlint.source.evaluation import Evaluation
 from gradlint.source.index import END, CallSite, FileIndex, Scope, terminal_name
@@ -56,6 +57,9 @@ def attribute_of_arguments(evaluator: Evaluation, instance: Instance, name: str)
     if parser is not None:
         return stored or flag(evaluator, parser, name)
     constructor = external_name(instance.cls) or ""
+    if name == "value" and _ABSL_DEFINITION.fullmatch(constructor) and instance.call and len(instance.call.args) > 1:
+        found = evaluator.evaluate(instance.call.args[1], instance.scope, instance.frame)
+        return tuple(_as_flag(t, "absl default") for t in found)
     if constructor.endswith(NAMESPACES) and instance.call is not None:
         if stored:
             return stored
@@ -192,10 +196,17 @@ def parameter_option(evaluator: Evaluation, name: str, scope: Scope) -> Things:
     return ()
 
 
+ABSL_FLAGS = External("absl.flags.FLAGS")
+
+_ABSL_DEFINITION = re.compile(r"absl\.flags\.DEFINE_(?:float|integer|bool|boolean|string|enum|list|multi_\w+)")
+
+
 def absl_flag(evaluator: Evaluation, scope: Scope, name: str) -> Things:
-    """The default of `flags.DEFINE_float("lr", 1e-3, …)` in the file of `scope`."""
-    for kind in ("float", "integer", "bool", "boolean", "string", "enum", "multi_integer", "list"):
-        for site in evaluator.index_of(scope).calls_by_name.get(f"DEFINE_{kind}", []):
+    """The default of `flags.DEFINE_float("lr", 1e-3, …)` in the file of `scope`, which `FLAGS.lr` holds."""
+    for kind, sites in evaluator.index_of(scope).calls_by_name.items():
+        if not kind.startswith("DEFINE_"):
+            continue
+        for site in sites:
             arguments = site.node.args
             if len(arguments) >= 2 and isinstance(arguments[0], ast.Constant) and arguments[0].value == name:
                 found = evaluator.evaluate(arguments[1], site.scope)

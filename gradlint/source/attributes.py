@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 
-from gradlint.source.arguments import attribute_of_arguments
+from gradlint.source.arguments import ABSL_FLAGS, absl_flag, attribute_of_arguments
 from gradlint.source.candidates import conditional, with_way
 from gradlint.source.index import (
     END,
@@ -44,7 +44,11 @@ class Attributes(Names):
         things, certain = stored
         if certain:
             return things
-        below = tuple(a for t in self.evaluate(node.value, scope, frame) for a in self.attribute(t, node.attr))
+        below = tuple(
+            a
+            for t in self.evaluate(node.value, scope, frame)
+            for a in (absl_flag(self, scope, node.attr) if t == ABSL_FLAGS else self.attribute(t, node.attr))
+        )
         if not things:
             return below
         return (*things, *(conditional(b) for b in below if not isinstance(b, Unknown)))

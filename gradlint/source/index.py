@@ -25,7 +25,7 @@ CONDITIONAL = frozenset({"if", "case", "handler", "loop-else"})
 class Block:
     """A branch of a compound statement: `branch` counts from 0 within `owner`; `test` is an `if`'s condition.
 
-    `exits`: it ends in raise, return, continue, break or sys.exit; `sibling_exits`: the other branch does.
+    `sibling_exits`: the other branch ends in raise, return, continue, break or sys.exit.
     """
 
     owner: ast.AST
@@ -34,7 +34,6 @@ class Block:
     start: Position
     end: Position
     test: ast.expr | None = None
-    exits: bool = False
     sibling_exits: bool = False
 
 

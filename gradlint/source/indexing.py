@@ -60,7 +60,7 @@ class _Indexer:
     ) -> None:
         if not body:
             return
-        block = Block(owner, branch, kind, position_of(body[0]), end_of(body[-1]), test, _exits(body))
+        block = Block(owner, branch, kind, position_of(body[0]), end_of(body[-1]), test)
         if isinstance(owner, ast.If):
             block.sibling_exits = _exits(owner.orelse if branch == 0 else owner.body)
         scope.blocks.append(block)

@@ -8,7 +8,7 @@ import re
 from gradlint.source import arithmetic
 from gradlint.source.evaluate import Evaluator
 from gradlint.source.groups import Groups
-from gradlint.source.index import location, terminal_name
+from gradlint.source.index import location
 from gradlint.source.models import Models, variable_of
 from gradlint.source.resolve import resolve
 from gradlint.source.script import Optimizer, ParameterGroup, Schedule
@@ -298,8 +298,3 @@ def is_schedule(thing: Thing) -> bool:
     """Whether a thing is a learning-rate schedule."""
     name = external_name(thing) if isinstance(thing, (Instance, External)) else None
     return name is not None and ("lr_scheduler" in name or "schedule" in name.rpartition(".")[2].lower())
-
-
-def receiver_name(node: ast.expr) -> str:
-    """The last name of the object that a method is called on."""
-    return terminal_name(node.func.value) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) else ""

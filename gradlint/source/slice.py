@@ -92,7 +92,6 @@ def _slice(scopes: Scopes, project: Project, target: Target, script_args: Sequen
         keep=spans,
         argv=tuple(script_args),
         placeholders=tuple(dict.fromkeys(plan.placeholders)),
-        stub=tuple(sorted({n.partition(".")[0] for n in scopes.imports.values() if n and not n.startswith(".")})),
         name=target.name or _name(target),
         location=target.location or _location(scopes.file, target),
         steps=tuple(steps),

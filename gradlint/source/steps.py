@@ -54,7 +54,7 @@ class Steps:
         for scope in roots:
             with self.evaluator.question(60000):
                 events = self.events.of(scope)
-            for step in self._pairs(scope, events, own_only=True):
+            for step in self._pairs(scope, events):
                 key = (step.optimizer_step.path, step.optimizer_step.line, step.optimizer_step.column)
                 known = found.get(key)
                 if known is None or _richer(step, known):
@@ -63,7 +63,7 @@ class Steps:
                     found[key] = _with_order(known, step)
         return list(found.values())
 
-    def _pairs(self, scope: Scope, events: list[Event], own_only: bool) -> Iterable[TrainingStep]:
+    def _pairs(self, scope: Scope, events: list[Event]) -> Iterable[TrainingStep]:
         steps = [(i, e) for i, e in enumerate(events) if e.kind == "step"]
         for i, event in steps:
             backward = backward_before(events, i)

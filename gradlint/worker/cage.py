@@ -36,11 +36,10 @@ _SCAN_LIMIT = 4000
 
 @dataclass(frozen=True)
 class Cage:
-    """What holds for this process: `guarantees` by the kernel, `guards` by Python code that hostile code can evade."""
+    """What the kernel `guarantees` of this process, and the one folder `scratch` that it may write to."""
 
     scratch: str
     guarantees: tuple[str, ...]
-    guards: tuple[str, ...]
 
 
 class Printed(io.TextIOBase):
@@ -94,7 +93,7 @@ def enter(scratch: str, root: str, script: str, extra_readable: Iterable[str] = 
     guarantees += [f"landlock: {name}" for name in enforced]
     guarantees += [f"seccomp: {name}" for name in seccomp.restrict(listening=cuda)]
     watch(scratch)
-    return Cage(scratch, tuple(guarantees), ("audit hook", "environment stripped", "output captured"))
+    return Cage(scratch, tuple(guarantees))
 
 
 def lead_session() -> None:

@@ -101,7 +101,6 @@ def _serve(incoming: BinaryIO, outgoing: BinaryIO, scratch: str, imported: Calla
             traced.graph,
             seconds=time.monotonic() - started,
             output=printed.text,
-            torch_version=str(torch.__version__),
             guarantees=caged.guarantees,
         )
     )

@@ -55,7 +55,6 @@ class Slice:
     in order, nested ones inside the functions that hold them kept whole. `target` is a Python expression that
     is evaluated last, in the sliced module's namespace, and yields the model ("net", "build(args)"). `prelude` is
     source that is run first (argument values, `sys.argv`). `placeholders` name what had to be invented.
-    `stub` lists top-level packages that may be replaced by stubs when missing.
     `steps` says precisely what to run; without steps the top-level statements inside the `keep` spans run, and
     without either the whole text, as an import would. `scope` is the scope in which `target` is evaluated.
     `models` names the variables that hold the model, whose device moves and wrappers are skipped.
@@ -69,7 +68,6 @@ class Slice:
     prelude: str = ""
     argv: tuple[str, ...] = ()
     placeholders: tuple[str, ...] = ()
-    stub: tuple[str, ...] = ()
     name: str = ""
     location: Location | None = None
     steps: tuple[SliceStep, ...] = ()
@@ -144,7 +142,6 @@ class Built:
     graph: ModelGraph
     seconds: float = 0.0
     output: str = ""
-    torch_version: str = ""
     guarantees: tuple[str, ...] = ()
 
 

@@ -106,14 +106,6 @@ def test_spikes_need_a_tenfold_norm():
     assert judging.spikes([]) is None
 
 
-def test_a_remedy_has_to_come_a_decade_nearer():
-    assert judging.remedy_helps(1e-9, 0.5, judging.RATIO_SGD)
-    assert judging.remedy_helps(1e-9, 1e-7, judging.RATIO_SGD)
-    assert judging.remedy_helps(1e-9, 5e-9, judging.RATIO_SGD) is False
-    assert judging.remedy_helps(0.5, 0.9, judging.RATIO_SGD) is False
-    assert judging.remedy_helps(None, 0.9, judging.RATIO_SGD) is None
-
-
 def test_growth_per_step_reads_backwards_in_time():
     assert judging.growth_per_step([1e-4, 1e-3, 1e-2, 1e-1]) == pytest.approx(-1.0)
     assert judging.growth_per_step([0.0, 0.0, 1e-2, 1e-1]) == pytest.approx(-1.0)

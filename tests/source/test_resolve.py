@@ -112,6 +112,20 @@ def test_an_argparse_default_names_its_way_and_its_line(tmp_path: Path) -> None:
     assert value.origin.line == 4
 
 
+ABSL = "from absl import flags\nLR = flags.DEFINE_float('lr', 0.02, 'rate')\n"
+
+
+@pytest.mark.parametrize("text", ["FLAGS = flags.FLAGS\nx = FLAGS.lr", "x = flags.FLAGS.lr", "x = LR.value"])
+def test_an_absl_default_may_be_overridden(tmp_path: Path, text: str) -> None:
+    value = resolved(tmp_path, ABSL + text).only
+    assert value is not None
+    assert (value.value, value.overridable, value.origin.line) == (0.02, True, 2)
+
+
+def test_an_absl_flag_of_another_file_is_unknown(tmp_path: Path) -> None:
+    assert resolved(tmp_path, ABSL + "x = flags.FLAGS.seed").unknown == "--seed is not defined in this file"
+
+
 def test_a_yaml_file_next_to_the_script_is_read_with_its_line(tmp_path: Path) -> None:
     text = "import yaml\nwith open('conf.yaml') as f:\n    c = yaml.safe_load(f)\nx = c['optim']['lr']"
     value = resolved(tmp_path, text, conf__yaml="seed: 1\noptim:\n  lr: 0.02\n").only

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -28,20 +27,6 @@ def attribute(walk: Walk, gradient_at: list[float | None]) -> tuple[tuple[int, f
         if own != next_one:
             changes.append((node_id, next_one - own))
     return tuple(sorted(changes, key=lambda c: (-round(abs(c[1]), 6), c[0])))
-
-
-def leading(changes: Sequence[tuple[int, float]], share: float = 0.8) -> tuple[tuple[int, ...], float, float]:
-    """(ids of the fewest operations that make up `share` of the change, their part, the whole), log10, from
-    `Profile.attribution`; the ids in order of the graph."""
-    whole = math.fsum(change for _, change in changes)
-    part, chosen = 0.0, []
-    for node_id, change in changes:
-        if abs(part) >= share * abs(whole):
-            break
-        if change * whole > 0.0:
-            part += change
-            chosen.append(node_id)
-    return tuple(sorted(chosen)), part, whole
 
 
 def _main_path(walk: Walk, gradient_at: list[float | None]) -> list[int]:

@@ -9,7 +9,6 @@ from signal_graphs import BATCH, Chain, stack
 
 from gradlint.graph.model import InitLaw, Loss, ModelGraph, Node, Parameter
 from gradlint.graph.signal import best_remedy, profile, what_if
-from gradlint.graph.signal.attribution import leading
 from gradlint.graph.signal.elementwise import elementwise, register
 from gradlint.graph.signal.whatif import AddSkips, InsertNorm, Reinit, SwapActivation
 
@@ -265,10 +264,8 @@ def test_copied_layers_widen_the_band_and_are_noted():
 
 def test_the_attribution_adds_up_to_the_whole_change():
     found = profile(stack("sigmoid", 1 / 3, 8), batch_size=BATCH)
-    chosen, part, whole = leading(found.attribution)
+    whole = sum(change for _, change in found.attribution)
     assert whole == pytest.approx(found.gradient_at[1] - found.gradient_at[17])
-    assert 0.8 * whole >= part >= whole
-    assert len(chosen) < len(found.attribution)
 
 
 @pytest.mark.parametrize(("op", "gain_squared"), [("relu", 1 / 3), ("relu", 30.0)])
