@@ -210,7 +210,7 @@ class Engine:
         if self.config.real:
             settled = realise(findings, settled, self.rules, models, script, probing)
         checked.findings += settled
-        checked.models += [CheckedModel(script.path, m.graph, m.profile, m.measurements) for m in models]
+        checked.models += [CheckedModel(script.path, m.graph, m.profile, m.measurements, m.guarantees) for m in models]
 
     def _target(self, target: Target, probing: Probing) -> _Checked:
         """One model that was named from outside; the script that it is in says how it is trained."""

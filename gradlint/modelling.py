@@ -42,6 +42,12 @@ class Modelled:
     measured: dict[Experiment, Measurement] = field(default_factory=dict)
 
     @property
+    def guarantees(self) -> tuple[str, ...]:
+        """What the kernel enforced on the worker that built it; nothing where none did."""
+        built = self.session.built if self.session is not None else None
+        return built.guarantees if isinstance(built, Built) else ()
+
+    @property
     def measurements(self) -> Measurements | None:
         """All that was measured for this model, or None."""
         return Measurements({e.key: m for e, m in self.measured.items()}) if self.measured else None

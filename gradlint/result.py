@@ -17,12 +17,16 @@ from gradlint.source.script import Skipped
 
 @dataclass(frozen=True)
 class CheckedModel:
-    """A model with its prediction and, where it was probed, its measurements. `path` is the file under check."""
+    """A model with its prediction and, where it was probed, its measurements.
+
+    `path` is the file under check; `guarantees` name what the kernel kept its code from while it was built.
+    """
 
     path: str
     graph: ModelGraph
     profile: Profile
     measurements: Measurements | None = None
+    guarantees: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,7 @@ class TestRun:
         assert found.exit_code == 1
         assert [m["traced_by"] for m in seen["models"]] == ["recording"]
         assert len(seen["models"][0]["layers"]) == 15
+        assert any("limit" in name or "session" in name for name in seen["models"][0]["guarantees"])
         assert {f["path"] for f in seen["findings"]} == {"nets.py"}
         assert "GL101" in {f["code"] for f in seen["findings"]}
 

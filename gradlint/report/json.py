@@ -140,6 +140,7 @@ def _model(model: CheckedModel, result: Result) -> dict[str, Any]:
         "notes": [*graph.notes, *profile.notes],
         "input": graph.input,
         "device": baseline.device if baseline else None,
+        "guarantees": list(model.guarantees),
         "layers": [
             _layer(x, graph, baseline.layers.get(x.name) if baseline else None, _last(profile.layers, baseline), result)
             for x in profile.layers
