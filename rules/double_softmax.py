@@ -8,6 +8,7 @@ from gradlint import claims
 from gradlint.finding import Finding, Severity
 from gradlint.graph.model import ModelGraph, Node
 from gradlint.graph.profile import Profile
+from gradlint.location import Location
 from gradlint.rule import Context, Rule
 
 DOUBLED = {
@@ -78,7 +79,7 @@ for _ in range(100):
             return
         last = _unwrapped(graph, graph.nodes[outputs[0].inputs[0]])
         doubled = DOUBLED.get((last.op, graph.loss.kind))
-        location = last.location or last.constructor or graph.location
+        location = _place(graph, last)
         if doubled is None or location is None:
             return
         ends, loss, again = doubled
@@ -93,6 +94,15 @@ for _ in range(100):
             confidence=graph.confidence,
             needs_probe=False,
         )
+
+
+def _place(graph: ModelGraph, last: Node) -> Location | None:
+    """The line of a forward that applies it; for a part of a Sequential, which has no forward, where it is made."""
+    whole = graph.location
+    at = last.location
+    if at is not None and (whole is None or (at.path, at.line) != (whole.path, whole.line)):
+        return at
+    return last.constructor or at or whole
 
 
 def _one_loss(context: Context) -> bool:

@@ -38,14 +38,23 @@ def settle_weights(graph: fx.Graph, drafts: Drafts, laws: Mapping[str, InitLaw])
         sources = _sources(weight, drafts)
         if sources is None:
             continue
-        largest = max(sources, key=lambda d: prod(s or 1 for s in d.shape or ()))
+        largest = max(sources, key=lambda d: (prod(s or 1 for s in d.shape or ()), _spread(d, laws)))
         draft.parameters = {"weight": largest.parameters["weight"], **draft.parameters}
         draft.inputs = [draft.inputs[0], *draft.inputs[2:]]
         law = _computed(nodes[weight.key], laws)
         if law is not None:
             before = laws.get(largest.parameters["weight"])
             made[largest.parameters["weight"]] = _placed(law, before, weight.shape or (), draft.kind)
+        elif len(sources) > 1:
+            # A mean and a scale of noise, two factors: what each starts at is not what the layer does.
+            made[largest.parameters["weight"]] = InitLaw("unknown", origin="explicit")
     return made
+
+
+def _spread(draft: Draft, laws: Mapping[str, InitLaw]) -> float:
+    """The standard deviation that a parameter starts with."""
+    law = laws.get(draft.parameters["weight"])
+    return (law.std or 0.0) if law is not None else 0.0
 
 
 def _sources(weight: Draft, drafts: Drafts) -> list[Draft] | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,8 +12,12 @@ from torch import Tensor, fx, nn
 from gradlint.graph.kinds import function_kind, leaf_class, module_kind, operation_name, role
 from gradlint.graph.naming import Namer
 from gradlint.graph.record import Record
+from gradlint.location import Location
 
 MAX_RETRIES = 40
+
+_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+_TORCH = str(Path(torch.__file__).parent)
 
 
 class _Tracer(fx.Tracer):
@@ -19,6 +25,7 @@ class _Tracer(fx.Tracer):
 
     def __init__(self, closed: set[str]) -> None:
         super().__init__()
+        self.record_stack_traces = True
         self.closed = closed
         self.entered: list[str] = []
 
@@ -89,6 +96,7 @@ def _record(node: fx.Node, namer: Namer, modules: dict[str, nn.Module], root: nn
             path,
             type(leaf).__name__,
             operands[:3] if found and found.kind == "attention" else operands,
+            location=_location(node),
         )
     op = str(node.target) if node.op == "call_method" else operation_name(node.target)
     op = operation_name(getattr(Tensor, op)) if node.op == "call_method" and hasattr(Tensor, op) else op
@@ -98,8 +106,20 @@ def _record(node: fx.Node, namer: Namer, modules: dict[str, nn.Module], root: nn
     kind = function_kind(op, args, kwargs)
     floating = op not in ("size", "dim", "shape", "getattr", "numel")
     return Record(
-        namer.function_call(op), kind.kind, kind.op, dict(kind.attributes), operands=operands, floating=floating
+        namer.function_call(op),
+        kind.kind,
+        kind.op,
+        dict(kind.attributes),
+        operands=operands,
+        floating=floating,
+        location=_location(node),
     )
+
+
+def _location(node: fx.Node) -> Location | None:
+    """The innermost line outside of torch that called an operation."""
+    frames = [(path, int(line)) for path, line in _FRAME.findall(node.stack_trace or "")]
+    return next((Location(path, line) for path, line in reversed(frames) if not path.startswith(_TORCH)), None)
 
 
 def _nodes(value: Any) -> list[fx.Node]:

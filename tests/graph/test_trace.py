@@ -1,6 +1,7 @@
 """Tracing models as people write them."""
 
 import copy
+import inspect
 import sys
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from torch import nn  # noqa: E402
 from gradlint.graph.model import KINDS, WEIGHTED  # noqa: E402
 from gradlint.graph.topology import Topology  # noqa: E402
 from gradlint.graph.trace import TraceError, trace_module  # noqa: E402
+from gradlint.graph.trace_symbolic import symbolic_graph  # noqa: E402
 from gradlint.graph.walk import OperationWalk  # noqa: E402
 from gradlint.worker.protocol import InputHint  # noqa: E402
 
@@ -311,3 +313,36 @@ def test_a_question_for_nan_is_answered_as_for_a_network_that_runs():
     traced = trace(LooksForNaN)
     assert traced.graph.traced_by == "recording"
     assert len(list(traced.graph.of_kind("linear"))) == 5
+
+
+class NoisyLinear(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.mu = nn.Parameter(torch.empty(8, 8).uniform_(-0.3, 0.3))
+        self.sigma = nn.Parameter(torch.full((8, 8), 0.1))
+        self.register_buffer("epsilon", torch.randn(8, 8))
+
+    def forward(self, x):
+        return F.linear(x, self.mu + self.sigma * self.epsilon)
+
+
+def test_a_weight_made_of_several_parameters_starts_at_the_law_of_none_of_them():
+    graph = trace(lambda: nn.Sequential(nn.Linear(4, 8), nn.ReLU(), NoisyLinear()))
+    _, noisy = graph.graph.of_kind("linear")
+    assert graph.graph.weight_law(noisy).distribution == "unknown"
+
+
+class TakesWords(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(4, 2)
+
+    def forward(self, x):
+        return F.softmax(self.fc(x), dim=1)
+
+
+def test_a_symbolic_trace_tells_the_lines_of_the_forward():
+    graph = symbolic_graph(TakesWords())
+    located = {n.meta["gradlint"].op: n.meta["gradlint"].location for n in graph.nodes}
+    line = inspect.getsourcelines(TakesWords.forward)[1] + 1
+    assert (located["softmax"].path, located["softmax"].line) == (__file__, line)

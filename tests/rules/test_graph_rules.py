@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 
 from gradlint.finding import Severity
-from gradlint.graph.model import InitLaw
+from gradlint.graph.model import InitLaw, Loss, Node
 from gradlint.graph.profile import Profile, RecurrenceProfile
 from gradlint.location import Location
 from gradlint.rule import Context
 from gradlint.rules.deep_without_norm import DeepWithoutNorm
+from gradlint.rules.double_softmax import DoubleSoftmax
 from gradlint.rules.no_skip_connections import NoSkipConnections
 from gradlint.rules.rectifier_init import RectifierInit
 from gradlint.rules.saturating_stack import SaturatingStack
@@ -324,3 +325,22 @@ def test_recurrence_that_vanishes_towards_its_first_step(final, total, severitie
     graph, rnn = recurrent(final)
     profile = Profile((), recurrence={rnn: RecurrenceProfile(50, total / 50, total)})
     assert [f.severity for f in VanishingRecurrence().check_graph(graph, profile, Context())] == severities
+
+
+# ---- GL601 ------------------------------------------------------------------------------------------------
+
+
+def test_a_softmax_is_reported_in_the_forward_or_where_a_sequential_is_given_it():
+    net = Net()
+    net.linear(10)
+    graph = replace(net.graph(), loss=Loss("cross_entropy"))
+
+    def line(location):
+        softmax = Node(9, "softmax", "softmax", "softmax", (1,), location=location, constructor=Location("train.py", 8))
+        nodes = (*graph.nodes[:2], replace(softmax, id=2), replace(graph.nodes[2], id=3, inputs=(2,)))
+        changed = replace(graph, nodes=nodes)
+        (finding,) = DoubleSoftmax().check_graph(changed, sloped(changed, 0.0), Context())
+        return finding.location.line
+
+    assert line(Location("train.py", 30)) == 30
+    assert line(replace(graph.location, column=1)) == 8
