@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from gradlint.graph.model import ModelGraph, Node
+from gradlint.graph.model import WEIGHTED, ModelGraph, Node
 from gradlint.graph.signal.fan import dimensions, sizes
 from gradlint.graph.signal.moments import (
     NEVER,
@@ -26,8 +26,11 @@ from gradlint.graph.signal.transfer import (
     is_sized,
 )
 
-NARROWEST = 2.0
-"""Side of the smallest map in a net whose image size is not known: people choose images that leave one."""
+KEEPS_RANK = frozenset({"pad", "permute", "transpose", "contiguous"})
+"""Reshapes behind which a layer still says of what rank the input is."""
+NARROWEST = 4.0
+"""Side of the smallest map in a net whose image size is not known: 7 of 224 pixels in ImageNet's nets, 4 to 8 of 32 in
+CIFAR's, 1 or 2 of 256 in U-Nets."""
 _GROWN_ADDEND = 0.02
 """Std of a position embedding or class token that starts at zero, as grown (Devlin et al. 2019)."""
 
@@ -51,13 +54,27 @@ def _nominal(site: Site) -> tuple[float, float]:
     width = shape[axis] if shape and axis is not None and -len(shape) <= axis < len(shape) and not ids else None
     rank = len(inner_sizes(site.node) or ())
     if shape is None:
-        readers = [site.graph.nodes[i] for i in site.graph.consumers[site.node.id]]
+        readers = _readers(site.graph, site.node.id)
         convolved = next((n for n in readers if n.kind in ("conv", "conv_transpose")), None)
         rank = 1 + dimensions(convolved) if convolved else 2 if any(n.kind == "recurrent" for n in readers) else 1
     sizes = [size for size in inner_sizes(site.node) or () if size is not None and size != width]
     free = max(rank - (0 if ids else 1) - len(sizes), 0)
     side = max(NOMINAL_SIDE, NARROWEST * _narrowing(site.graph)) if rank >= 3 else NOMINAL_TOKENS
     return float(math.prod(sizes)) * side**free, float(width or (1.0 if ids else NOMINAL_WIDTH))
+
+
+def _readers(graph: ModelGraph, source: int) -> list[Node]:
+    """The layers that read an input, past paddings, scalings and other steps that leave its rank alone."""
+    reached = {source}
+    found = []
+    for node in graph.nodes[source + 1 :]:
+        if reached.isdisjoint(node.inputs):
+            continue
+        if node.kind in WEIGHTED:
+            found.append(node)
+        elif node.kind != "reshape" or node.op in KEEPS_RANK:
+            reached.add(node.id)
+    return found
 
 
 def _narrowing(graph: ModelGraph) -> float:
