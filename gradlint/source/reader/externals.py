@@ -18,6 +18,7 @@ from gradlint.source.reader.external_names import (
 )
 from gradlint.source.reader.layers import CONTAINERS, LAYERS
 from gradlint.source.reader.libraries import Libraries
+from gradlint.source.reader.torchvision_blocks import CONVOLUTION_BLOCKS, convolution_block
 from gradlint.source.reader.values import (
     CHECKPOINT,
     Array,
@@ -75,6 +76,8 @@ class Externals(Libraries):
                 return self.init_call(callee.last, args, kwargs, site)
             if callee.last in ("to_2tuple", "to_ntuple", "to_3tuple") and args:
                 return args[0] if isinstance(args[0], tuple) else (args[0],) * (3 if "3" in name else 2)
+        if first == "torchvision" and callee.last in CONVOLUTION_BLOCKS:
+            return convolution_block(self.make_torch, self.call, callee.last, args, kwargs, site)
         if name in environments.MAKERS:
             return environments.made(args[0] if args else kwargs.get("id")) or Unknown(f"the value of `{name}(…)`")
         if ".wrappers." in name and callee.last in environments.SAME_SPACES and args:
@@ -191,7 +194,10 @@ class Externals(Libraries):
             )
         if name in ("torch.cuda.is_available", "torch.cuda.device_count", "torch.backends.mps.is_available"):
             return Unknown(name)
-        if name.startswith(("torch.optim", "torch.utils.data", "torch.cuda", "torch.distributed", "torch.save")):
+        creates = last in CREATORS or last in OTHER_CREATORS
+        if not creates and name.startswith(
+            ("torch.optim", "torch.utils.data", "torch.cuda", "torch.distributed", "torch.save")
+        ):
             return Unknown(name)
         if name == "torch.utils.checkpoint.checkpoint" and args:
             return self.call(args[0], args[1:], {}, site)

@@ -76,6 +76,8 @@ class Operators(Calls):
             return self.operations.arithmetic(name, left, right, site)
         if isinstance(left, Array) or isinstance(right, Array):
             return self.array_arithmetic(name, left, right, site)
+        if isinstance(left, Module) and left.torch in ("ModuleList", "Sequential") and name == "add":
+            return self._joined(left, right, site)
         if isinstance(left, str) and isinstance(right, Unknown) and name == "add":
             return Unknown(right.reason, prefix=left, choices=right.choices, source=right)
         if isinstance(left, str) and name == "mod":
@@ -83,6 +85,14 @@ class Operators(Calls):
         if name == "bitwise_or" and isinstance(left, dict) and isinstance(right, dict):
             return {**left, **right}
         return self.concrete(function, left, right)
+
+    def _joined(self, left: Module, right: Any, site: Site) -> Any:
+        """A container of layers and what is added to it, as a new container."""
+        first, second = self.items(left, site), self.items(right, site)
+        if first is None or second is None:
+            return Unknown("layers that are not known")
+        both = [*first, *second]
+        return self.call(External(f"torch.nn.{left.torch}"), both if left.torch == "Sequential" else [both], {}, site)
 
     def _percent(self, left: str, right: Any) -> Any:
         if is_plain(right):

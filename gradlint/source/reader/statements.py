@@ -66,6 +66,9 @@ class Statements(Definitions):
         if isinstance(left, list) and isinstance(node.op, ast.Add) and isinstance(right, (list, tuple)):
             left.extend(self.placed(v, left) for v in right)
             return
+        if isinstance(left, Module) and left.torch in ("ModuleList", "Sequential") and isinstance(node.op, ast.Add):
+            self.call(self.attribute(left, "extend", site), [right], {}, site)
+            return
         value = self.binary(node.op, left, right, site)
         if isinstance(left, Tensor) and isinstance(value, Tensor) and isinstance(target, ast.Name):
             left.node, left.shape = value.node, value.shape

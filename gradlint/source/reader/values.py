@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -398,6 +398,9 @@ def same(a: Any, b: Any) -> bool:
         return True
     if isinstance(a, External) and isinstance(b, External):
         return a == b
+    if isinstance(a, Array) and isinstance(b, Array):
+        plain = not (a.parameter or b.parameter or a.buffer or b.buffer)
+        return plain and a.shape == b.shape and replace(a.law, location=b.law.location) == b.law
     try:
         return type(a) is type(b) and is_plain(a) and is_plain(b) and bool(a == b)
     except (ValueError, TypeError, RecursionError):

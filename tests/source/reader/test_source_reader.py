@@ -522,3 +522,75 @@ def test_layer_sizes_in_a_numpy_array_are_known():
     )
     assert [n.attributes["in_features"] for n in graph.of_kind("linear")] == [4, 40, 40]
     assert ops(graph).count("tanh") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("3, 8, 5", ["conv2d", "batch_norm", "relu"]),
+        ("3, 8, 5, norm_layer=None", ["conv2d", "relu"]),
+        ("3, 8, 5, 1, None, 1, nn.InstanceNorm2d, nn.SiLU", ["conv2d", "instance_norm", "silu"]),
+        ("3, 8, 5, activation_layer=None", ["conv2d", "batch_norm"]),
+    ],
+)
+def test_convolution_blocks_of_torchvision_are_read_as_their_layers(arguments, expected):
+    (graph,) = graphs_of(
+        f"""
+        from torchvision.ops.misc import Conv2dNormActivation
+
+        net = nn.Sequential(Conv2dNormActivation({arguments}), nn.Flatten(), nn.Linear(8, 2))
+        """
+    )
+    assert ops(graph)[: len(expected)] == expected
+    (conv,) = graph.of_kind("conv")
+    assert conv.attributes["padding"] == 2
+    assert ("bias" in conv.parameters) is ("norm" not in expected[1])
+
+
+def test_containers_of_layers_are_added_to_each_other():
+    (graph,) = graphs_of(
+        """
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.layers = nn.ModuleList()
+                for _ in range(2):
+                    self.layers += [nn.Linear(8, 8)]
+                    self.layers += [nn.Tanh()]
+                self.tail = nn.Sequential(nn.Linear(8, 8)) + nn.Sequential(nn.ReLU())
+                self.tail += nn.Sequential(nn.Linear(8, 8))
+                self.more = nn.ModuleList([nn.Sigmoid()]) + [nn.Linear(8, 2)]
+
+            def forward(self, x):
+                for layer in [*self.layers, self.tail, *self.more]:
+                    x = layer(x)
+                return x
+
+        net = Net()
+        """
+    )
+    assert ops(graph) == ["linear", "tanh", "linear", "tanh", "linear", "relu", "linear", "sigmoid", "linear"]
+
+
+def test_noise_of_one_law_is_one_noise_on_either_device():
+    (graph,) = graphs_of(
+        """
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.mean, self.out = nn.Linear(8, 4), nn.Linear(4, 8)
+
+            def forward(self, x):
+                mean = self.mean(x)
+                if torch.cuda.is_available():
+                    noise = torch.cuda.FloatTensor(mean.size()).normal_()
+                else:
+                    noise = torch.FloatTensor(mean.size()).normal_()
+                return self.out(mean + noise.mul(mean.exp()))
+
+        net = Net()
+        """
+    )
+    assert graph.stopped_at is None
+    assert "add" in ops(graph)
+    assert not any(n.kind == "unknown" for n in graph.nodes)
