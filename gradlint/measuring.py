@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from gradlint.probe.real import RealOutcome
     from gradlint.progress import Progress
     from gradlint.report.profile import MeasuredModel, Probed
-    from gradlint.rule import Rule
     from gradlint.settling import Probing
     from gradlint.source.project import Project, SourceFile
     from gradlint.source.script import Script, Skipped
@@ -40,10 +40,12 @@ def measured(
     synthetic: bool = False,
     input_spec: str | None = None,
     seconds: float = REAL_SECONDS,
+    home: Path | None = None,
 ) -> Probed:
     """What the script's first batch shows of its models, and what the rules say of the script.
 
-    Raises ProbeError where nothing was measured, and UnreadableError for a file that cannot be read.
+    `home` is the folder that patterns of the configuration are told from (the project's root, if None). Raises
+    ProbeError where nothing was measured.
     """
     from gradlint.engine import default_root
     from gradlint.report.profile import Probed
@@ -59,7 +61,7 @@ def measured(
         if not models:
             raise ProbeError(f"{target}: {outcome.failed}{_last_words(outcome)}")
     config = _with_arguments(config, arguments)
-    built, findings, skipped = _checked(path, config, progress, input_spec, baselines=synthetic)
+    built, findings, skipped = _checked(path, config, progress, input_spec, home, baselines=synthetic)
     if synthetic:
         models = [m for m in map(_of_model, built) if m is not None]
         if not models:
@@ -136,9 +138,13 @@ def _with_arguments(config: Config, arguments: Sequence[str]) -> Config:
     return msgspec.structs.replace(config, script_args=tuple(arguments)) if arguments else config
 
 
+_WARNED = re.compile(r"^\S.*:\d+: \w*Warning: .*\n(?:[ \t]+.*\n?)?", re.MULTILINE)
+"""What Python prints for a warning: the place and the text, then the line of the source."""
+
+
 def _last_words(outcome: RealOutcome) -> str:
-    """The last line that the script printed, where it says more than the reason does."""
-    lines = [x.strip() for x in outcome.output.splitlines() if x.strip()]
+    """The last line that the script printed, warnings aside, where it says more than the reason does."""
+    lines = [x.strip() for x in _WARNED.sub("", outcome.output).splitlines() if x.strip()]
     said = lines[-1][:160] if lines else ""
     known = outcome.failed or ""
     return "" if not said or said in known or said.rpartition(": ")[2] in known else f" (its last output: {said})"
@@ -213,23 +219,23 @@ def _judged(
 
 
 def _checked(
-    path: Path, config: Config, progress: Progress, input_spec: str | None, baselines: bool
+    path: Path, config: Config, progress: Progress, input_spec: str | None, home: Path | None, baselines: bool
 ) -> tuple[list[Modelled], list[Finding], list[Skipped]]:
     """Models, settled findings and what was skipped, as `gradlint check` has them; every model measured on demand."""
-    from gradlint.config import selected
     from gradlint.graph.signal import profile
     from gradlint.modelling import modelled
-    from gradlint.settling import Probing, probe_job, settle
-    from gradlint.source.project import Project, find_root
+    from gradlint.probe.experiment import Experiment
+    from gradlint.settling import Probing, measurements
+    from gradlint.source.project import UNPARSABLE, Project, find_root
     from gradlint.source.read import read_script
     from gradlint.worker.client import WorkerPool
-    from gradlint.worker.protocol import Limits, Probed
+    from gradlint.worker.protocol import Limits
 
     project = Project(find_root(path))
     source = _source(path, project)
     try:
         script = read_script(source, project)
-    except (SyntaxError, ValueError, RecursionError) as error:
+    except UNPARSABLE as error:
         raise ProbeError(f"{path.name} does not parse: {getattr(error, 'msg', error)}") from error
     with ExitStack() as stack:
         pool = stack.enter_context(WorkerPool(config.python, Limits(config.timeout, config.memory << 20)))
@@ -238,43 +244,39 @@ def _checked(
         for model in models:
             model.profile = profile(model.graph, batch_size=config.batch_size)
             if baselines and model.session is not None:
-                progress("probe", model.graph.name)
-                from gradlint.probe.experiment import Experiment, Measurement
-
-                asked = Experiment("baseline")
-                answer = model.session.probe(probe_job(model, (asked,), config))
-                seen = answer.measurements.of.get("baseline") if isinstance(answer, Probed) else None
-                why = None if isinstance(answer, Probed) else answer.reason
-                model.measured[asked] = seen or Measurement("baseline", error=why or "not measured")
-        findings = _settled(selected(config), models, script, probing, settle)
+                measurements(model, [Experiment("baseline")], probing)
+        findings = _settled(source, script, models, probing, home or project.root)
     return models, findings, [*script.skipped, *skipped]
 
 
-def _settled(
-    rules: list[Rule], models: list[Modelled], script: Script, probing: Probing, settle: Callable[..., list[Finding]]
-) -> list[Finding]:
-    from gradlint.causes import merge
+def _settled(source: SourceFile, script: Script, models: list[Modelled], probing: Probing, home: Path) -> list[Finding]:
+    """The findings with their verdicts, without those that a comment or the configuration leaves out here."""
+    from gradlint.causes import merge, standing
+    from gradlint.config import ignored_in, selected
+    from gradlint.discover import relative_to
+    from gradlint.settling import settle
     from gradlint.suppression import apply, suppressions
 
+    rules = selected(probing.config)
     asked = [f for rule in rules for f in rule.check_script(script)]
     for model in models:
         asked += [f for rule in rules for f in rule.check_graph(model.graph, model.profile, model.context)]
     settled = merge(settle(asked, rules, models, script, probing))
-    kept, _ = apply(settled, suppressions(script.path, script.text, None))
-    return list(kept)
+    kept, _ = apply(settled, suppressions(source.path, source.text, source.tree))
+    wanted = (f for f in kept if not ignored_in(f, relative_to(Path(f.location.path), home), probing.config))
+    return list(standing(wanted))
 
 
 def _source(path: Path, project: Project) -> SourceFile:
-    """The file as a module of its project. Raises UnreadableError."""
-    from gradlint.source.notebook import read_notebook
-    from gradlint.source.project import SourceFile, UnreadableError, read_text
+    """The file as a module of its project. Raises ProbeError."""
+    from gradlint.source.notebook import MAX_BYTES, read_notebook
+    from gradlint.source.project import SourceFile, UnreadableError, read_bytes, read_text
 
-    if path.suffix != ".ipynb":
-        return project.file(path) or SourceFile(str(path), read_text(path), project.module_name(path))
     try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise UnreadableError(f"{path}: {error.strerror or error}") from error
-    source = read_notebook(str(path), raw).file
+        if path.suffix != ".ipynb":
+            return project.file(path) or SourceFile(str(path), read_text(path), project.module_name(path))
+        source = read_notebook(str(path), read_bytes(path, MAX_BYTES, "a notebook that a person opens")).file
+    except UnreadableError as error:
+        raise ProbeError(f"{path.name}: {error}") from error
     project.add(str(path), source)
     return source

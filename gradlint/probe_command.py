@@ -70,7 +70,6 @@ def _probe(
     from gradlint.progress import progress
     from gradlint.rule import RuleError
     from gradlint.settings import settings
-    from gradlint.source.project import UnreadableError
 
     try:
         if not synthetic and (input_spec or overrides["seeds"] or overrides["device"]):
@@ -79,7 +78,8 @@ def _probe(
             raise ProbeError("--steps and --line watch the script's own steps: leave --synthetic out")
         before = _earlier(compare) if compare else None
         patience = overrides.get("timeout")
-        config = settings(config_path, (target,), overrides).config
+        found = settings(config_path, (target,), overrides)
+        config = found.config
         seconds = patience or max(REAL_SECONDS, config.timeout)
         if rank_of(os.environ):
             # One process of several reports, of a batch that all of them measure.
@@ -87,8 +87,10 @@ def _probe(
                 follow(target, config, arguments, steps, line, seconds)
             return 0
         with progress() as shown:
-            probed = measured(target, config, shown, arguments, steps, line, synthetic, input_spec, seconds=seconds)
-    except (ProbeError, ConfigError, RuleError, UnreadableError) as error:
+            probed = measured(
+                target, config, shown, arguments, steps, line, synthetic, input_spec, seconds=seconds, home=found.home
+            )
+    except (ProbeError, ConfigError, RuleError) as error:
         rank = rank_of(os.environ)
         click.echo(f"error: {f'rank {rank}: ' if rank else ''}{error}", err=True)
         return WRONG

@@ -63,7 +63,7 @@ def _judged(finding: Finding, rule: Rule, model: Modelled | None, probing: Probi
     experiments = rule.experiments(finding) if reason is None else []
     if model is None or reason is not None:
         return with_verdict(finding, Verdict(Outcome.UNVERIFIED, reason or "its model was not found"))
-    verdict = rule.judge(finding, _measured(model, experiments, probing))
+    verdict = rule.judge(finding, measurements(model, experiments, probing))
     if verdict.outcome is Outcome.REFUTED:
         verdict = replace(verdict, severity=Severity.INFO)
     return with_verdict(finding, verdict)
@@ -80,7 +80,7 @@ def _obstacle(model: Modelled | None, probing: Probing) -> str | None:
     return None if probing.config.probe else "not measured: --no-probe"
 
 
-def _measured(model: Modelled, experiments: Sequence[Experiment], probing: Probing) -> Measurements:
+def measurements(model: Modelled, experiments: Sequence[Experiment], probing: Probing) -> Measurements:
     """The measurements of these experiments; what was measured for this model before is not measured again."""
     assert model.session is not None
     missing = [e for e in dict.fromkeys(experiments) if e not in model.measured]
@@ -90,7 +90,7 @@ def _measured(model: Modelled, experiments: Sequence[Experiment], probing: Probi
         missing = [e for e in missing if e not in batch]
         probing.progress.expect(len(batch))
         probing.progress("probe", model.graph.name)
-        answer = model.session.probe(probe_job(model, batch, probing.config))
+        answer = model.session.probe(_job(model, batch, probing.config))
         probing.progress.done(len(batch))
         for experiment in batch:
             seen = answer.measurements.of.get(experiment.key) if isinstance(answer, Probed) else None
@@ -99,7 +99,7 @@ def _measured(model: Modelled, experiments: Sequence[Experiment], probing: Probi
     return Measurements({e.key: model.measured[e] for e in experiments})
 
 
-def probe_job(model: Modelled, experiments: tuple[Experiment, ...], config: Config) -> ProbeJob:
+def _job(model: Modelled, experiments: tuple[Experiment, ...], config: Config) -> ProbeJob:
     """The job that runs these experiments as the script would train the model."""
     optimizers, script = model.context.optimizers, model.context.script
     facts = optimizer_subject(optimizers[0] if optimizers else None)

@@ -73,6 +73,7 @@ def test_gradient_norms_are_named_by_what_is_wrong_with_them() -> None:
         (["."], "a folder"),
         (["notes.txt"], "not a Python script"),
         (["book.ipynb"], "use --synthetic"),
+        (["book.ipynb", "--synthetic"], "book.ipynb: not a notebook"),
         (["healthy.py", "--seeds", "2"], "need --synthetic"),
         (["healthy.py", "--synthetic", "--steps", "3"], "leave --synthetic out"),
         (["healthy.py", "--compare", "none.json"], "none.json"),
@@ -105,6 +106,20 @@ def test_the_scripts_own_batch_is_shown_beside_the_prediction(here: Path) -> Non
         assert layer["measured"]["update_ratio"] > 0
     assert [f["code"] for f in document["findings"] if f["verdict"] == "confirmed"] == ["GL101"]
     assert not (here / "checkpoint.pt").exists()
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("left_out", ["by a comment", "by the configuration"])
+def test_what_is_accepted_is_left_out_as_in_check(here: Path, left_out: str) -> None:
+    pytest.importorskip("torch")
+    accepted = "nn.Sequential(  # gradlint: ignore[GL101] -- on purpose\n    *["
+    if left_out == "by a comment":
+        (here / "train.py").write_text(TRAIN.replace("nn.Sequential(*[", accepted))
+    else:
+        (here / "pyproject.toml").write_text("[tool.gradlint.per-file-ignores]\n'train.py' = ['GL101']\n")
+    result = probe("train.py", "--synthetic", "--seeds", "1", "--output-format", "json")
+    assert json.loads(result.stdout)["models"]
+    assert "GL101" not in result.stdout
 
 
 @pytest.mark.torch

@@ -31,7 +31,7 @@ def test_severity_goes_before_attribution_and_a_refuted_one_comes_last():
 
 def test_other_paths_and_other_models_stay_apart():
     merged = merge([finding("GL101", 1), finding("GL201", 2, layers=("c",)), finding("GL201", 3, model="Other")])
-    assert all(f.primary and not f.related for f in merged)
+    assert [(f.primary, f.related) for f in merged] == [(True, ())] * 3
 
 
 def test_a_model_seen_twice_is_one_finding_with_the_places_of_both():
