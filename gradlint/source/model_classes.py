@@ -101,7 +101,7 @@ class ModelClasses:
                         if part is not None:
                             kinds += part.kinds
                             places += part.locations
-            place = handwritten(evaluator, cls)
+            place = handwritten(evaluator, cls) if not kinds else None
             if place is not None:
                 kinds.append("hand-written")
                 places.append(place)

@@ -36,7 +36,6 @@ class Names(Elements):
         """What a name means at a position of a scope."""
         current: Scope | None = scope
         at = position
-        inner = scope
         while current is not None:
             visible = current is scope or current.kind != "class"
             bindings = current.bindings.get(name) if visible and name not in current.globals else None
@@ -53,10 +52,10 @@ class Names(Elements):
                 things = self._from_stars(name, current)
                 if things:
                     return things
-            inner, current = current, current.parent
+            current = current.parent
             at = END
-            if current is not None and current.kind == "module" and inner.kind == "class":
-                at = position
+            if current is not None and current.kind == "module" and scope.kind == "class":
+                at = position  # A class body runs where it stands; its methods run later.
         if name in BUILTINS:
             return (External(f"builtins.{name}"),)
         return (Unknown(f"`{name}` is not defined in the project"),)

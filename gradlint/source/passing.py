@@ -10,6 +10,7 @@ from gradlint.source.candidates import with_way
 from gradlint.source.index import (
     Binding,
     CallSite,
+    FileIndex,
     Scope,
     first_parameter,
     terminal_name,
@@ -101,10 +102,22 @@ class Passing(Attributes):
                     if n != name and _aliases(b, name)
                     for s in index.calls_by_name.get(n, [])
                 ]
+                sites += self._of_heirs(index, owner)
             found.extend(s for s in sites if s.scope is not function and self._calls(s, function, owner))
             if len(found) >= MAX_CALLERS:
                 break
         self._sites[id(function)] = found
+        return found
+
+    def _of_heirs(self, index: FileIndex, owner: Scope) -> list[CallSite]:
+        """The constructions of the subclasses in a file that have no `__init__` of their own."""
+        found: list[CallSite] = []
+        for heir in index.classes:
+            bases = heir.node.bases if isinstance(heir.node, ast.ClassDef) else []
+            if not any(terminal_name(b) == owner.name for b in bases) or heir.method("__init__") is not None:
+                continue
+            for file in (heir.file, *self.importers.of(heir.file, heir.name)):
+                found += self.index(file).calls_by_name.get(heir.name, [])
         return found
 
     def _calls(self, site: CallSite, function: Scope, owner: Scope | None) -> bool:

@@ -215,3 +215,59 @@ def test_rewards_are_followed_through_the_names_they_are_bound_to(read):
     text = CRITIC + "y = r + gamma * after\ntarget = y.detach()\nloss = F.mse_loss(critic(s, a), target)\n"
     (step,) = read("train.py", {"train.py": text + "loss.backward()\nopt.step()\n"}).steps
     assert step.reinforcement
+
+
+def test_a_class_that_stands_below_its_user_is_known(read):
+    text = """
+import torch
+from torch import nn
+
+class Outer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = Inner()
+    def forward(self, x):
+        return self.inner(x)
+
+class Inner(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rnn = nn.GRU(4, 8)
+    def forward(self, x):
+        return self.rnn(x)[0]
+
+net = Outer()
+"""
+    (model,) = read("train.py", {"train.py": text}).models
+    assert model.recurrence is not None
+    assert model.recurrence.kinds == ("GRU",)
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_a_trainer_that_inherits_its_constructor_gets_what_it_is_made_with(read, split):
+    base = """
+class Base:
+    def __init__(self, model, optimizer):
+        self.model = model
+        self.optimizer = optimizer
+"""
+    heir = """
+class Trainer(Base):
+    def epoch(self, loader):
+        for x in loader:
+            self.model(x).sum().backward()
+            self.optimizer.step()
+"""
+    main = PLAIN + "trainer = Trainer(net, opt)\ntrainer.epoch([])\n"
+    files = (
+        {
+            "base.py": base,
+            "trainer.py": "from base import Base\n" + heir,
+            "train.py": "from trainer import Trainer\n" + main,
+        }
+        if split
+        else {"trainer.py": base + heir + main, "train.py": ""}
+    )
+    (step,) = read("trainer.py", files).steps
+    assert [(m.name, m.recurrence.kinds) for m in step.models] == [("net", ("LSTM",))]
+    assert step.notes == ()
