@@ -282,11 +282,12 @@ def test_a_healthy_net_needs_no_remedy():
     assert best_remedy(graph, profile(graph, batch_size=BATCH), batch_size=BATCH) is None
 
 
-@pytest.mark.parametrize("before", [None, "reshape", "scale"])
+@pytest.mark.parametrize("before", [(), ("reshape", "pad", {}), ("scale", "mul", {"factor": 2.0})])
 def test_a_net_that_halves_an_image_of_unknown_size_often_has_something_left_to_normalise(before):
     chain = Chain(None)
     if before:
-        chain.add(before, "pad" if before == "reshape" else "mul")
+        kind, op, attributes = before
+        chain.add(kind, op, **attributes)
     for _ in range(8):
         name = f"w{len(chain.nodes)}"
         chain.parameters.append(Parameter(name, None, InitLaw("normal", 0.0, None, gain_squared=2.0)))
