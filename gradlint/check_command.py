@@ -147,6 +147,7 @@ def run(
     from gradlint.changes import ChangesError
     from gradlint.config import ConfigError
     from gradlint.discover import MissingPathError
+    from gradlint.graph.input_grammar import InputSpecError, parse_spec
     from gradlint.progress import progress
     from gradlint.reporting import further_report, render, report, written
     from gradlint.rule import RuleError
@@ -168,14 +169,16 @@ def run(
         if show_files:
             click.echo("".join(f"{f.as_posix()}\n" for f in _found(paths or (Path(),), found, force_exclude)), nl=False)
             return 0
+        if input_spec is not None:
+            parse_spec(input_spec)
         if stdin_filename and adoption.writes:
             raise AdoptionError("--add-ignore and --update-baseline take files, not standard input")
         task = _task(paths, models, found, force_exclude, stdin_filename)
         start = paths[0] if paths else stdin_filename or Path()
         adoption.prepare(start if start.is_dir() else start.parent, found.baseline)
     except (
-        AdoptionError, BaselineError, ChangesError, ConfigError, MissingPathError, RuleError, TargetError,
-        UnreadableError,
+        AdoptionError, BaselineError, ChangesError, ConfigError, InputSpecError, MissingPathError, RuleError,
+        TargetError, UnreadableError,
     ) as error:  # fmt: skip
         return _wrong(error)
     engine, files, stdin = task.engine, task.files, task.stdin

@@ -67,15 +67,18 @@ def _probe(
     **overrides: Any,
 ) -> int:
     from gradlint.config import ConfigError
+    from gradlint.graph.input_grammar import InputSpecError, parse_spec
     from gradlint.progress import progress
     from gradlint.rule import RuleError
     from gradlint.settings import settings
 
     try:
-        if not synthetic and (input_spec or overrides["seeds"] or overrides["device"]):
+        if not synthetic and (input_spec is not None or overrides["seeds"] or overrides["device"]):
             raise ProbeError("--input, --seeds and --device need --synthetic: the script has its own")
         if synthetic and (steps > 1 or line):
             raise ProbeError("--steps and --line watch the script's own steps: leave --synthetic out")
+        if input_spec is not None:
+            parse_spec(input_spec)
         before = _earlier(compare) if compare else None
         patience = overrides.get("timeout")
         found = settings(config_path, (target,), overrides)
@@ -90,7 +93,7 @@ def _probe(
             probed = measured(
                 target, config, shown, arguments, steps, line, synthetic, input_spec, seconds=seconds, home=found.home
             )
-    except (ProbeError, ConfigError, RuleError) as error:
+    except (ProbeError, ConfigError, InputSpecError, RuleError) as error:
         rank = rank_of(os.environ)
         click.echo(f"error: {f'rank {rank}: ' if rank else ''}{error}", err=True)
         return WRONG

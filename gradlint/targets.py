@@ -39,6 +39,13 @@ def parse_target(text: str, folder: Path, name: str = "", input_spec: str | None
 
     Raises TargetError.
     """
+    from gradlint.graph.input_grammar import InputSpecError, parse_spec
+
+    if input_spec is not None:
+        try:
+            parse_spec(input_spec)
+        except InputSpecError as error:
+            raise TargetError(f"model `{text}`: {error}") from error
     cleaned = text.strip()
     for end in _FILE_ENDS:
         if end in cleaned:

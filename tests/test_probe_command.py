@@ -76,6 +76,7 @@ def test_gradient_norms_are_named_by_what_is_wrong_with_them() -> None:
         (["book.ipynb", "--synthetic"], "book.ipynb: not a notebook"),
         (["healthy.py", "--seeds", "2"], "need --synthetic"),
         (["healthy.py", "--synthetic", "--steps", "3"], "leave --synthetic out"),
+        (["healthy.py", "--synthetic", "--input", "8 by 8"], "cannot read input `8 by 8`"),
         (["healthy.py", "--compare", "none.json"], "none.json"),
         (["healthy.py", "--compare", "healthy.py"], "not JSON"),
         (["healthy.py", "--compare", "list.json"], "not a report"),

@@ -57,6 +57,15 @@ def test_a_value_that_no_setting_may_have_is_one_line(project: Path, option: str
     assert (shown.exit_code, shown.stderr) == (2, f"error: {option}: {reason}\n")
 
 
+@pytest.mark.parametrize("where", ["option", "configuration"])
+def test_an_input_that_cannot_be_read_is_one_line_before_anything_is_built(project: Path, where: str) -> None:
+    if where == "configuration":
+        configure(project, "models = {net = {target = 'nets/deep.py:net', input = '1x'}}")
+    shown = check(*(("--input", "1x", "nets") if where == "option" else ()))
+    assert (shown.exit_code, shown.stderr.count("\n")) == (2, 1)
+    assert "cannot read input `1x`" in shown.stderr
+
+
 def test_an_interpreter_is_looked_for_beside_the_file_that_names_it(project: Path) -> None:
     (project / "env").mkdir()
     (project / "env" / "python").symlink_to(sys.executable)

@@ -117,7 +117,7 @@ def _leaf(word: str, name: str) -> InputSpec:
     law = dtype if dtype in LAW_DTYPES else None
     if law is None and dtype not in DTYPES:
         raise InputSpecError(f"input `{word}`: no dtype is called `{dtype}`")
-    full = LAW_DTYPES[law] if law else str(DTYPES[dtype]).removeprefix("torch.")
+    full = LAW_DTYPES[law] if law else DTYPES[dtype]
     shape = () if found["shape"] == "scalar" else tuple(int(s) for s in re.split("[x×]", found["shape"]))
     high = int(found["high"]) if found["high"] else None
     law = law or ("normal" if "float" in full or "complex" in full else "ones" if "mask" in name else "ids")

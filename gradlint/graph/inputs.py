@@ -7,27 +7,25 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, TypeAlias
 
-import torch
-from torch import Tensor
-
 DTYPES = {
-    "float": torch.float32,
-    "float16": torch.float16,
-    "half": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "float32": torch.float32,
-    "float64": torch.float64,
-    "double": torch.float64,
-    "int8": torch.int8,
-    "uint8": torch.uint8,
-    "int16": torch.int16,
-    "int32": torch.int32,
-    "int": torch.int32,
-    "int64": torch.int64,
-    "long": torch.int64,
-    "bool": torch.bool,
-    "complex64": torch.complex64,
+    "float": "float32",
+    "float16": "float16",
+    "half": "float16",
+    "bfloat16": "bfloat16",
+    "float32": "float32",
+    "float64": "float64",
+    "double": "float64",
+    "int8": "int8",
+    "uint8": "uint8",
+    "int16": "int16",
+    "int32": "int32",
+    "int": "int32",
+    "int64": "int64",
+    "long": "int64",
+    "bool": "bool",
+    "complex64": "complex64",
 }
+"""Names of types that a spec may hold, and what torch calls them."""
 
 LAW_DTYPES = {"boxes": "float32", "keypoints": "float32", "lengths": "int64"}
 """Laws that a tensor's type says nothing of, and the dtype that they have: written in its place."""
@@ -89,36 +87,6 @@ class InputSpec:
         if self.law != "value":
             yield self
 
-    def made(self, device: str | torch.device, generator: torch.Generator | None = None) -> Any:
-        """What the model is handed: a tensor or a plain value."""
-        return self.value if self.law == "value" else self.tensor(device, generator)
-
-    def tensor(self, device: str | torch.device, generator: torch.Generator | None = None) -> Tensor:
-        """A tensor of this shape, drawn by its law."""
-        dtype = DTYPES[self.dtype]
-        if torch.device(device).type == "meta":
-            return torch.empty(self.shape, dtype=dtype, device="meta")
-        if self.law == "lengths":
-            made = torch.full(self.shape, self.high or 1, dtype=dtype)
-        elif self.law == "zeros":
-            made = torch.zeros(self.shape, dtype=dtype)
-        elif self.law == "boxes":
-            corners = torch.rand((*self.shape[:-1], 2), generator=generator) / 2
-            sizes = 0.25 + torch.rand((*self.shape[:-1], 2), generator=generator) / 4
-            made = (torch.cat((corners, corners + sizes), -1) * (self.high or 1)).to(dtype)
-        elif self.law == "keypoints":
-            places = torch.rand((*self.shape[:-1], 2), generator=generator) * (self.high or 1)
-            made = torch.cat((places, torch.ones((*self.shape[:-1], 1))), -1).to(dtype)
-        elif dtype == torch.bool or self.law == "ones":
-            made = torch.ones(self.shape, dtype=dtype)
-        elif not dtype.is_floating_point and not dtype.is_complex:
-            made = torch.randint(0, max(self.high or 2, 1), self.shape, generator=generator).to(dtype)
-        elif self.law == "uniform01":
-            made = torch.rand(self.shape, generator=generator).to(dtype)
-        else:
-            made = torch.randn(self.shape, generator=generator).to(dtype)
-        return made.to(device)
-
 
 @dataclass(frozen=True)
 class InputGroup:
@@ -158,16 +126,6 @@ class InputGroup:
         for _ in range(self.count if self.kind == "samples" else 1):
             for item in self.items:
                 yield from item.tensors()
-
-    def made(self, device: str | torch.device, generator: torch.Generator | None = None) -> Any:
-        """What the model is handed."""
-        match self.kind:
-            case "dict":
-                return {item.name: item.made(device, generator) for item in self.items}
-            case "samples":
-                return [self.items[0].made(device, generator) for _ in range(self.count)]
-        found = [item.made(device, generator) for item in self.items]
-        return tuple(found) if self.kind == "tuple" else found
 
 
 Argument: TypeAlias = InputSpec | InputGroup
@@ -227,27 +185,6 @@ class ModelInput:
 
         return self.mapped(drawn)
 
-    def arguments(self, device: str | torch.device = "meta", seed: int = 0) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Arguments and keyword arguments for the model; the global random state is left alone."""
-        generator = torch.Generator().manual_seed(seed)
-        made = [(i.name, i.made(device, generator)) for i in self.items]
-        return tuple(t for name, t in made if name is None), {name: t for name, t in made if name is not None}
-
 
 def _batch_size(items: Sequence[Argument]) -> int | None:
     return next((size for item in items if (size := item.batch_size) is not None), None)
-
-
-def describe(args: Sequence[Any], kwargs: dict[str, Any]) -> ModelInput | None:
-    """The spec of given arguments, or None where they are more than tensors."""
-    items = []
-    for name, value in [*((None, a) for a in args), *kwargs.items()]:
-        if not isinstance(value, Tensor):
-            return None
-        dtype = str(value.dtype).removeprefix("torch.")
-        law = "normal" if value.is_floating_point() else "ids"
-        high = None
-        if law == "ids" and value.dtype != torch.bool and value.device.type != "meta" and value.numel():
-            high = int(value.max()) + 1
-        items.append(InputSpec(tuple(value.shape), dtype, name, high, law, 0 if value.dim() else None))
-    return ModelInput(tuple(items))

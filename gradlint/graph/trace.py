@@ -17,7 +17,8 @@ from gradlint.graph.frames import is_user_file, location_of
 from gradlint.graph.input_corrections import corrections
 from gradlint.graph.input_grammar import InputSpecError, parse_spec
 from gradlint.graph.input_search import MAX_ATTEMPTS, candidates
-from gradlint.graph.inputs import ModelInput, describe
+from gradlint.graph.input_values import arguments, described
+from gradlint.graph.inputs import ModelInput
 from gradlint.graph.lower import Origins, lower
 from gradlint.graph.model import ModelGraph, Node
 from gradlint.graph.record import Recorder, TooLongError, ValueAskedError
@@ -71,7 +72,7 @@ class Traced:
         if self.spec is None:
             raise TraceError("no input is known on which the model runs; give one with --input")
         spec = self.spec if batch_size is None else self.spec.sized(batch_size)
-        return spec.arguments(device, seed)
+        return arguments(spec, device, seed)
 
 
 @dataclass
@@ -124,7 +125,7 @@ def trace_module(
     meta = to_meta(module)
     given = None
     if args is not None or kwargs is not None:
-        given = describe(args or (), dict(kwargs or {}))
+        given = described(args or (), dict(kwargs or {}))
         if given is None:
             raise TraceError("arguments other than tensors cannot be described; pass tensors only")
 
@@ -263,7 +264,7 @@ def _attempts(
 
 def _outcome(recorder: Recorder, spec: ModelInput, device: str) -> Exception | None:
     """None where the model ran, else what went wrong."""
-    args, kwargs = spec.arguments(device)
+    args, kwargs = arguments(spec, device)
     try:
         with _random_state():
             recorder.run(args, kwargs)

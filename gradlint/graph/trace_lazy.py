@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gradlint.graph.input_values import arguments
 from gradlint.graph.inputs import ModelInput
 from gradlint.graph.laws import LawRecorder
 from gradlint.graph.model import InitLaw
@@ -54,7 +55,7 @@ def sized(factory: Callable[[int], nn.Module], spec: ModelInput, seed: int) -> n
     """The model built for real, its lazy modules given their sizes by one call on the CPU."""
     module = factory(seed)
     if lazy_names(module):
-        args, kwargs = spec.arguments("cpu", seed)
+        args, kwargs = arguments(spec, "cpu", seed)
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(seed)
             module(*args, **kwargs)

@@ -6,6 +6,7 @@ torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
 from gradlint.graph.input_grammar import InputSpecError, parse_spec  # noqa: E402
+from gradlint.graph.input_values import arguments  # noqa: E402
 
 
 def test_several_inputs_with_types_names_and_ids():
@@ -14,7 +15,7 @@ def test_several_inputs_with_types_names_and_ids():
     assert (image.shape, image.dtype) == ((1, 3, 224, 224), "float32")
     assert (ids.dtype, ids.high) == ("int64", 30522)
     assert (mask.name, mask.dtype) == ("attention_mask", "bool")
-    args, kwargs = spec.sized(4).arguments("cpu", seed=1)
+    args, kwargs = arguments(spec.sized(4), "cpu", seed=1)
     assert [tuple(a.shape) for a in args] == [(4, 3, 224, 224), (4, 128)]
     assert kwargs["attention_mask"].all()
     assert int(args[1].max()) < 30522
@@ -39,14 +40,14 @@ def test_a_spec_reads_back_what_it_writes(text):
 
 
 def test_a_batch_in_a_dict_is_one_argument():
-    (batch,), kwargs = parse_spec("{input_ids=int64:2x5<9, attention_mask=int64:2x5}").sized(3).arguments("cpu")
+    (batch,), kwargs = arguments(parse_spec("{input_ids=int64:2x5<9, attention_mask=int64:2x5}").sized(3), "cpu")
     assert not kwargs
     assert {k: tuple(v.shape) for k, v in batch.items()} == {"input_ids": (3, 5), "attention_mask": (3, 5)}
     assert batch["attention_mask"].all()
 
 
 def test_a_list_of_samples_grows_with_the_batch():
-    (images, targets), _ = parse_spec("[2*3x8x8], [2*{boxes=boxes:3x4<8, labels=int64:3<2}]").sized(5).arguments("cpu")
+    (images, targets), _ = arguments(parse_spec("[2*3x8x8], [2*{boxes=boxes:3x4<8, labels=int64:3<2}]").sized(5), "cpu")
     assert [tuple(i.shape) for i in images] == [(3, 8, 8)] * 5
     assert len(targets) == 5
     boxes = targets[0]["boxes"]
@@ -54,7 +55,7 @@ def test_a_list_of_samples_grows_with_the_batch():
 
 
 def test_a_state_of_two_tensors_is_a_tuple():
-    (_, state), _ = parse_spec("2x5x4, (1x2x8, 1x2x8)").arguments("cpu")
+    (_, state), _ = arguments(parse_spec("2x5x4, (1x2x8, 1x2x8)"), "cpu")
     assert isinstance(state, tuple) and len(state) == 2
 
 
@@ -65,9 +66,9 @@ def test_ids_are_integers_without_being_told():
 def test_an_input_is_the_same_for_the_same_seed_and_leaves_the_random_state():
     spec = parse_spec("2x3")
     state = torch.get_rng_state()
-    (a,), _ = spec.arguments("cpu", seed=5)
-    (b,), _ = spec.arguments("cpu", seed=5)
-    (c,), _ = spec.arguments("cpu", seed=6)
+    (a,), _ = arguments(spec, "cpu", seed=5)
+    (b,), _ = arguments(spec, "cpu", seed=5)
+    (c,), _ = arguments(spec, "cpu", seed=6)
     assert torch.equal(a, b) and not torch.equal(a, c)
     assert torch.equal(torch.get_rng_state(), state)
 
