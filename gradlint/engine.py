@@ -20,6 +20,7 @@ from gradlint.finding import Finding, Severity
 from gradlint.graph.signal import profile
 from gradlint.location import Location
 from gradlint.modelling import Modelled, model_key, modelled, modelled_target
+from gradlint.older_python import refusal
 from gradlint.parallel import check_all, processes
 from gradlint.progress import Progress, Silent, counted
 from gradlint.realising import realise
@@ -186,6 +187,9 @@ class Engine:
             else:
                 checked.findings += self._syntax_error(source, error)
             return checked
+        older = refusal(source.text, source.path)
+        if older is not None:
+            checked.findings += self._syntax_error(source, older)
         script = read_script(source, self.project)
         checked.skipped += script.skipped
         findings = [f for rule in self.rules for f in rule.check_script(script)]

@@ -9,7 +9,8 @@ from gradlint.rule import Rule
 class SyntaxErrorFound(Rule):
     """
     ## What it does
-    Reports a file that Python cannot parse. Nothing else is checked in it.
+    Reports a file that Python cannot parse. Nothing else is checked in it, unless all that Python objects to is `async`
+    as a name, which it was before 3.7 (`x.cuda(async=True)`).
 
     ## Why it hurts
     The script does not run.

@@ -27,6 +27,7 @@ from gradlint.graph.execute_statements import (
 from gradlint.graph.execute_surroundings import open_relative_to, package_of, search_here_first, search_in
 from gradlint.graph.stubs import Configuration, InventedText, Unknown
 from gradlint.location import Location
+from gradlint.older_python import parse
 from gradlint.worker.protocol import Slice, SliceStep
 
 _MAX_SETTINGS = 40
@@ -175,7 +176,7 @@ class Execution:
     def _tree(self, path: str) -> ast.Module:
         if path not in self._trees:
             text = self.sliced.text if path in ("", self.sliced.path) else Path(path).read_text("utf-8", "replace")
-            self._trees[path] = ast.parse(text, path or self.sliced.path)
+            self._trees[path] = parse(text, path or self.sliced.path)
         return self._trees[path]
 
     def _statement(self, step: SliceStep) -> ast.stmt | None:

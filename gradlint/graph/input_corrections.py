@@ -70,6 +70,14 @@ def _last(found: re.Match[str], item: InputSpec) -> list[tuple[int, ...]]:
     return [(*item.shape[:-1], wanted)] if item.shape and item.dtype.startswith("float") else []
 
 
+def _recurrent(found: re.Match[str], item: InputSpec) -> list[tuple[int, ...]]:
+    wanted, got = int(found["want"]), int(found["got"])
+    if item.dtype.startswith("int") and len(item.shape) > 1 and got % wanted == 0:
+        # `embedding(x).view(len(x), 1, -1)`: a sequence without a batch; `.view(1, 1, -1)`: a token of one.
+        return [(item.shape[0],), (1, 1), (1,)]
+    return _last(found, item)
+
+
 def _larger(found: re.Match[str], item: InputSpec) -> list[tuple[int, ...]]:
     return (
         [(*item.shape[:2], *[int(s * k) for s in item.shape[2:]]) for k in (4 / 3, 2, 4, 8)]
@@ -115,7 +123,7 @@ _CORRECTIONS: list[tuple[str, _Correct]] = [
     (r"to have (?P<want>\d+) channels, but got \d+ channels", _channels),
     (r"Invalid channel dimensions", _coloured),
     (r"running_mean should contain \d+ elements not (?P<want>\d+)", _channels),
-    (r"must be equal to input_size\. Expected (?P<want>\d+), got \d+", _last),
+    (r"must be equal to input_size\. Expected (?P<want>\d+), got (?P<got>\d+)", _recurrent),
     (r"input has inconsistent input_size: got \d+,? expected (?P<want>\d+)", _last),
     (r"event_shape: torch\.Size\(\[.*?\]\) vs torch\.Size\(\[(?P<want>\d+)\]\)", _last),
     (r"expected input with shape \[\*, (?P<want>\d+)\]", _last),

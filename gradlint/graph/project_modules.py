@@ -13,6 +13,7 @@ from gradlint.graph.execute_statements import bound_names
 from gradlint.graph.frames import is_user_file
 from gradlint.graph.stubs import Unknown
 from gradlint.location import Location
+from gradlint.older_python import parse
 
 
 class ProjectModules(importlib.abc.MetaPathFinder):
@@ -44,7 +45,10 @@ class ProjectModules(importlib.abc.MetaPathFinder):
         return spec
 
     def _execute(self, module: types.ModuleType, source: bytes, path: str) -> None:
-        tree = ast.parse(source, path)
+        try:
+            tree = ast.parse(source, path)
+        except SyntaxError:
+            tree = parse(source.decode("utf-8", "replace"), path)
         module.__doc__ = ast.get_docstring(tree, clean=False)
         flags = _future_flags(tree)
         for statement in tree.body:

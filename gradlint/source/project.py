@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from gradlint.older_python import parse
+
 MAX_BYTES = 4 << 20
 """A hand-written source file is smaller than this; larger ones are generated and skipped."""
 
@@ -52,12 +54,12 @@ class SourceFile:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                return ast.parse(self.text, self.path)
+                return parse(self.text, self.path)
             except SyntaxError as error:
                 if not _MAGIC.search(self.text):
                     raise
                 try:
-                    return ast.parse(_MAGIC.sub(r"\1pass", self.text), self.path)
+                    return parse(_MAGIC.sub(r"\1pass", self.text), self.path)
                 except SyntaxError:
                     raise error from None
 

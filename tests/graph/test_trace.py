@@ -346,3 +346,17 @@ def test_a_symbolic_trace_tells_the_lines_of_the_forward():
     located = {n.meta["gradlint"].op: n.meta["gradlint"].location for n in graph.nodes}
     line = inspect.getsourcelines(TakesWords.forward)[1] + 1
     assert (located["softmax"].path, located["softmax"].line) == (__file__, line)
+
+
+class OneTokenAtATime(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(50, 16)
+        self.gru = nn.GRU(16, 16)
+
+    def forward(self, token):
+        return self.gru(self.embedding(token).view(1, 1, -1))[0]
+
+
+def test_a_recurrence_that_takes_one_token_is_given_one():
+    assert trace(OneTokenAtATime).graph.input == "int64:1x1<50"

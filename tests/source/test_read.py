@@ -309,3 +309,9 @@ def test_a_recurrence_written_by_hand(read):
 def test_a_syntax_error_is_raised(read):
     with pytest.raises(SyntaxError):
         read("t.py", {"t.py": "print 'python 2'\n"})
+
+
+def test_async_as_a_name_is_read_as_older_python_meant_it(read):
+    text = LOOP.format(clip="pass").replace("net(x)", "net(x.cuda(async=True))")
+    (step,) = read("t.py", {"t.py": text}).steps
+    assert (step.optimizer_step.line, step.optimizer_step.column) == (20, 5)
