@@ -107,7 +107,7 @@ def load(path: Path | None) -> Config:
     try:
         config = msgspec.convert(table, Config, strict=True)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{shown(path)}: {_explain(str(error), table)}") from error
+        raise ConfigError(f"{shown(path)}: {_explain(str(error))}") from error
     if config.python is not None:
         config = msgspec.structs.replace(config, python=_interpreter(config.python, path.resolve().parent))
     for name in config.rules:
@@ -125,7 +125,7 @@ def with_options(config: Config, options: Mapping[str, Any]) -> Config:
     try:
         msgspec.convert(msgspec.to_builtins(laid), Config, strict=True)
     except msgspec.ValidationError as error:
-        raise ConfigError(_explain(str(error), {}, "-").replace("-.", "--", 1)) from error
+        raise ConfigError(_explain(str(error), "-").replace("-.", "--", 1)) from error
     return laid
 
 
@@ -140,7 +140,7 @@ def options_of(name: str, config: Config, path: Path | None = None) -> RuleOptio
     try:
         return msgspec.convert(table, rule.Options, strict=True)
     except msgspec.ValidationError as error:
-        detail = _explain(str(error), table, f"tool.gradlint.rules.{name}", rule.Options)
+        detail = _explain(str(error), f"tool.gradlint.rules.{name}", rule.Options)
         raise ConfigError(f"{shown(path)}: {detail}") from error
 
 
@@ -244,9 +244,7 @@ def _interpreter(python: str, folder: Path) -> str:
 _AT = re.compile(r"^(?P<what>.*?)(?: - at `\$(?P<path>.*)`)?$", re.DOTALL)
 
 
-def _explain(
-    message: str, table: dict[str, Any], base: str = "tool.gradlint", struct: type[msgspec.Struct] = Config
-) -> str:
+def _explain(message: str, base: str = "tool.gradlint", struct: type[msgspec.Struct] = Config) -> str:
     """msgspec's message with the key's full path in front: "tool.gradlint.seeds: expected `int`, got `str`"."""
     found = _AT.match(message)
     assert found is not None

@@ -13,8 +13,12 @@ from gradlint.graph.model import ModelGraph, Node
 from gradlint.graph.profile import LayerProfile, Profile
 from gradlint.probe.experiment import Measurement
 from gradlint.probe.judging import (
+    ABSOLUTE,
+    FORWARD,
     HYSTERESIS,
     PLAIN_OPTIMIZERS,
+    RATIO_ADAPTIVE,
+    RATIO_SGD,
     Bands,
     Ratio,
     classify,
@@ -40,6 +44,12 @@ class Band(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if not 0 <= lows[0] <= lows[1] <= lows[2] <= highs[2] <= highs[1] <= highs[0]:
             raise ValueError("`info` has to lie within `warning`, and `warning` within `error`, none below 0")
 
+    @classmethod
+    def of(cls, bands: Bands) -> Band:
+        """The thresholds of a table of exponents."""
+        info, warning, error = ((10.0**low, 10.0**high) for low, high in bands)
+        return cls(info, warning, error)
+
     def log10(self) -> Bands:
         """The same thresholds as exponents; 0 and inf stay open ends."""
         info, warning, error = ((_exponent(a), _exponent(b)) for a, b in (self.info, self.warning, self.error))
@@ -57,8 +67,8 @@ class RatioOptions(RuleOptions, frozen=True):
     the unknown. Two small studies set them (176 and 103 nets).
     """
 
-    ratio_plain: Band = Band((1e-2, 1e2), (1e-3, 1e3), (1e-5, 1e5))
-    ratio_adaptive: Band = Band((1e-3, 10**2.5), (1e-4, 1e3), (1e-6, 1e6))
+    ratio_plain: Band = Band.of(RATIO_SGD)
+    ratio_adaptive: Band = Band.of(RATIO_ADAPTIVE)
 
     def ratio(self, algorithm: str | None) -> Bands:
         """The ratio's bands under an optimizer."""
@@ -73,8 +83,8 @@ class BandOptions(RatioOptions, frozen=True):
     activation.
     """
 
-    absolute: Band = Band((1e-4, 10**2.5), (1e-5, 1e3), (1e-6, 1e5))
-    forward: Band = Band((1e-3, 1e3), (1e-5, 1e5), (0.0, math.inf))
+    absolute: Band = Band.of(ABSOLUTE)
+    forward: Band = Band.of(FORWARD)
 
 
 @dataclass(frozen=True)

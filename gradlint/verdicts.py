@@ -146,7 +146,7 @@ def _evidence(seen: Measurements, subject: PathSubject, options: BandOptions, no
     )
 
 
-def judge_gain(finding: Finding, seen: Measurements, layer: str, remedy: str, stated: float) -> Verdict | None:
+def judge_gain(seen: Measurements, layer: str, remedy: str, stated: float) -> Verdict | None:
     """The verdict on "this init gives the layer's output `stated` times the scale it should have".
 
     Compares the std of the layer's output as it is with that after the remedy. None if not measured.
@@ -158,13 +158,10 @@ def judge_gain(finding: Finding, seen: Measurements, layer: str, remedy: str, st
     if not one or not other:
         return None
     gain = one / other
-    evidence = Evidence(numbers={"measured_gain": gain})
-    if abs(gain - 1) >= abs(stated - 1) / 2 and (gain - 1) * (stated - 1) > 0:
-        reason = f"`{layer}` measured at {number(gain)} times the scale that {remedy} gives"
-        return Verdict(Outcome.CONFIRMED, reason, Severity.INFO, evidence)
+    holds = abs(gain - 1) >= abs(stated - 1) / 2 and (gain - 1) * (stated - 1) > 0
     return Verdict(
-        Outcome.REFUTED,
+        Outcome.CONFIRMED if holds else Outcome.REFUTED,
         f"`{layer}` measured at {number(gain)} times the scale that {remedy} gives",
         Severity.INFO,
-        evidence,
+        Evidence(numbers={"measured_gain": gain}),
     )

@@ -349,7 +349,7 @@ for _ in range(100):
         harmful = verdict.severity is not None and verdict.severity is not Severity.INFO
         if harmful or finding.severity is not Severity.INFO or subject.stated is None:
             return verdict
-        gain = judge_gain(finding, seen, subject.layer, subject.remedy, subject.stated)
+        gain = judge_gain(seen, subject.layer, subject.remedy, subject.stated)
         if gain is None:
             return verdict
         evidence = verdict.evidence.merged(gain.evidence) if verdict.evidence and gain.evidence else gain.evidence

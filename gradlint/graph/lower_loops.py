@@ -142,7 +142,7 @@ def _folded(drafts: Drafts, loop: _Loop) -> Drafts:
             if i not in loop.body and drafts[i].kind not in ("constant", "parameter"):
                 # The T slices of one sequence are one operand; so are T calls of one embedding.
                 outer.setdefault((drafts[i].signature, drafts[i].name if drafts[i].kind == "input" else ""), i)
-    node = _recurrent(drafts, loop, members, list(dict.fromkeys(outer.values())))
+    node = _recurrent(loop, members, list(dict.fromkeys(outer.values())))
     table: Drafts = {}
     for key, draft in drafts.items():
         if key == max(loop.body):
@@ -154,7 +154,7 @@ def _folded(drafts: Drafts, loop: _Loop) -> Drafts:
     return _merged_repeats(table, node.key)
 
 
-def _recurrent(drafts: Drafts, loop: _Loop, members: list[Draft], inputs: list[int]) -> Draft:
+def _recurrent(loop: _Loop, members: list[Draft], inputs: list[int]) -> Draft:
     first, steps = loop.calls[0], len(loop.calls)
     weights = list({m.signature: m for m in members if m.kind in _ANCHORS and m.parameters}.values())
     activations = list(dict.fromkeys(m.op for m in members if m.kind == "activation"))

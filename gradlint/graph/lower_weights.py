@@ -44,7 +44,7 @@ def settle_weights(graph: fx.Graph, drafts: Drafts, laws: Mapping[str, InitLaw])
         law = _computed(nodes[weight.key], laws)
         if law is not None:
             before = laws.get(largest.parameters["weight"])
-            made[largest.parameters["weight"]] = _placed(law, before, weight.shape or (), draft.kind)
+            made[largest.parameters["weight"]] = _placed(law, before)
         elif len(sources) > 1:
             # A mean and a scale of noise, two factors: what each starts at is not what the layer does.
             made[largest.parameters["weight"]] = InitLaw("unknown", origin="explicit")
@@ -124,7 +124,7 @@ def drawn(law: InitLaw, shape: tuple[int, ...], generator: torch.Generator) -> T
     return mean + std * torch.randn(shape, generator=generator)
 
 
-def _placed(law: InitLaw, before: InitLaw | None, shape: tuple[int | None, ...], kind: str) -> InitLaw:
+def _placed(law: InitLaw, before: InitLaw | None) -> InitLaw:
     """The computed law with the fans of the weight, and where the parameter's own was decided."""
     if before is None:
         return law

@@ -78,7 +78,7 @@ def slice_expression(
 
 
 def _slice(scopes: Scopes, project: Project, target: Target, script_args: Sequence[str]) -> Slice:
-    plan = Plan(scopes, project, _aliases(scopes, target))
+    plan = Plan(scopes, project, _aliases(target))
     needed = names_read(ast.parse(target.expression, mode="eval"))
     number = scope_steps(plan, target.scope, needed, target.stop)
     module = select(scopes, scopes.module.body, plan.needed, plan.stop, plan.models)
@@ -100,7 +100,7 @@ def _slice(scopes: Scopes, project: Project, target: Target, script_args: Sequen
     )
 
 
-def _aliases(scopes: Scopes, target: Target) -> set[str]:
+def _aliases(target: Target) -> set[str]:
     root = place(ast.parse(target.expression, mode="eval").body)
     return {root} if root else set()
 

@@ -57,7 +57,7 @@ def find_targets(scopes: Scopes, script: Script | None) -> list[Target]:
             found[key] = target
         else:
             found[key] = Target(known.scope, known.expression, known.stop, target.call, target.name, target.location)
-    complete = [t if t.call is not None else _with_call(scopes, t) for t in found.values()]
+    complete = [t if t.call is not None else _with_call(t) for t in found.values()]
     complete = _without_makers(scopes, complete)
     by_call: dict[object, Target] = {}
     for target in complete:
@@ -195,14 +195,14 @@ def _instances(scopes: Scopes, owner: ast.ClassDef) -> Iterator[Target]:
     """Where a module that makes its own optimizer (Lightning) is constructed."""
     for scope, statement, call in scopes.calls:
         if isinstance(call.func, ast.Name) and call.func.id == owner.name:
-            yield _of_call(scopes, scope, statement, call)
+            yield _of_call(scope, statement, call)
 
 
 def _constructed(scopes: Scopes) -> Iterator[Target]:
     """Calls of model classes and model libraries outside of model classes."""
     for scope, statement, call in scopes.calls:
         if _makes_model(scopes, call) and not isinstance(statement, ast.Return) and not makes_parts(scopes, scope):
-            yield _of_call(scopes, scope, statement, call)
+            yield _of_call(scope, statement, call)
 
 
 def makes_parts(scopes: Scopes, scope: Scope, depth: int = 0) -> bool:
@@ -242,7 +242,7 @@ def _of_script(scopes: Scopes, script: Script) -> Iterator[Target]:
         scope, statement, call = found_call
         if makes_parts(scopes, scope):
             continue
-        target = _of_call(scopes, scope, statement, call)
+        target = _of_call(scope, statement, call)
         yield Target(target.scope, target.expression, target.stop, call, _short(model.classes) or model.name, located)
 
 
@@ -251,7 +251,7 @@ def _short(classes: tuple[str, ...]) -> str:
     return last if last[:1].isupper() and last != "Sequential" else ""
 
 
-def _of_call(scopes: Scopes, scope: Scope, statement: ast.stmt, call: ast.Call) -> Target:
+def _of_call(scope: Scope, statement: ast.stmt, call: ast.Call) -> Target:
     """A construction as a target: the variable it is assigned to, else the call itself."""
     for target in targets_of(statement):
         root = place(target)
@@ -260,7 +260,7 @@ def _of_call(scopes: Scopes, scope: Scope, statement: ast.stmt, call: ast.Call) 
     return Target(scope, ast.unparse(call), statement.lineno, call)
 
 
-def _with_call(scopes: Scopes, target: Target) -> Target:
+def _with_call(target: Target) -> Target:
     """Fill in the constructing call: that of the variable's first assignment, out of its wrappers."""
     for statement in target.scope.statements:
         value = getattr(statement, "value", None)
