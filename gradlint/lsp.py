@@ -9,7 +9,6 @@ from itertools import zip_longest
 from pathlib import Path
 from urllib.parse import unquote
 
-import msgspec
 from lsprotocol import types
 from pygls.lsp.server import LanguageServer
 from pygls.uris import from_fs_path, to_fs_path
@@ -200,11 +199,10 @@ def _notebook(ls: LanguageServer, notebook: types.NotebookDocument, path: Path) 
 def check(path: Path, text: str) -> list[Finding]:
     """The findings of a text that stands for the file, without running any code of it. Raises ConfigError."""
     resolved = path.resolve()
-    found = settings(None, [resolved.parent], {})
+    found = settings(None, [resolved.parent], {"execute": False, "real": False})
     if Exclusion(found.home, found.exclude).covers(resolved):
         return []
-    config = msgspec.structs.replace(found.config, exec=False, real=False)
-    result = Engine(config, find_root(resolved), home=found.home).run([], (resolved, text))
+    result = Engine(found.config, find_root(resolved), home=found.home).run([], (resolved, text))
     return [f for f in result.shown() if f.location.path == str(resolved)]
 
 

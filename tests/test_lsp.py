@@ -70,6 +70,7 @@ def session(folder: Path, act: Callable[[Editor], Awaitable[None]]) -> None:
 def test_opening_shows_what_check_shows_and_runs_nothing(tmp_path: Path) -> None:
     path = tmp_path / "deep.py"
     path.write_text(BOMB + SIGMOIDS)
+    (tmp_path / "pyproject.toml").write_text("[tool.gradlint]\nexec = true\npython = 'not/made/yet'\n")
 
     async def act(editor: Editor) -> None:
         editor.open(path, BOMB + SIGMOIDS)
