@@ -130,6 +130,7 @@ def _write(probed: Probed, form: str, file: Path | None, before: dict[str, Any] 
     from gradlint.report import profile_html
     from gradlint.report.profile import render_json
     from gradlint.report.profile_text import render
+    from gradlint.reporting import written
 
     if form == "json":
         text = render_json(probed, before)
@@ -145,12 +146,7 @@ def _write(probed: Probed, form: str, file: Path | None, before: dict[str, Any] 
     if file is None:
         click.echo(text, nl=False)
         return True
-    try:
-        file.write_text(text, encoding="utf-8")
-    except OSError as error:
-        click.echo(f"error: {file}: {error.strerror or error}", err=True)
-        return False
-    return True
+    return written(text, file)
 
 
 def _fails(probed: Probed, config: Config) -> bool:

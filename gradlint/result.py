@@ -86,11 +86,15 @@ class Result:
 
 
 def relative_path(path: str, root: Path) -> str:
-    """A path as reports show it: relative to the root, with `/`; absolute when it lies outside."""
+    """A path as reports show it: relative to the root, with `/`; absolute when it lies outside.
+
+    Bytes of a name that are no UTF-8 are shown as U+FFFD: most formats could not hold them.
+    """
     try:
-        return Path(path).relative_to(root).as_posix()
+        shown = Path(path).relative_to(root).as_posix()
     except ValueError:
-        return Path(path).as_posix()
+        shown = Path(path).as_posix()
+    return shown.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def is_refuted(finding: Finding) -> bool:

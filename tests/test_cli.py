@@ -190,6 +190,16 @@ def test_a_path_that_leads_nowhere_is_one_line(here: Path, name: str) -> None:
     assert shown.stderr.startswith(f"error: {name}: ") and shown.stderr.count("\n") == 1
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text here")
+@pytest.mark.parametrize("form", ["text", "json", "sarif", "gitlab", "rdjson"])
+def test_a_name_that_is_no_utf_8_is_shown_as_far_as_it_is(here: Path, form: str) -> None:
+    (here / "odd").mkdir()
+    (here / "odd" / os.fsdecode(b"\xff.py")).write_text(SIGMOIDS)
+    shown = CliRunner().invoke(cli, ["check", "--no-exec", "--output-format", form, "odd"])
+    assert shown.exit_code == 1
+    assert "\ufffd.py" in shown.stdout or "%EF%BF%BD.py" in shown.stdout
+
+
 def test_a_link_to_nothing_is_an_error_and_a_folder_without_python_a_warning(here: Path) -> None:
     (here / "link.py").symlink_to("gone.py")
     assert (check("link.py").exit_code, check("link.py").stderr) == (2, "error: link.py: a link to nothing\n")
