@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+from gradlint.source.broken_graphs import BrokenGraphs
 from gradlint.source.callers import importers_of
 from gradlint.source.carried_state import CarriedStates
 from gradlint.source.data import dataset_of, losses_of
@@ -84,6 +85,7 @@ class _Reading:
             losses=tuple(losses_of(self.evaluator, index)),
             forgotten=tuple(self._forgotten(index, optimizers)),
             carried=tuple(CarriedStates(self.models).of(index)),
+            broken=tuple(BrokenGraphs(self.models).of(index)),
             dataset=dataset_of(self.evaluator, index),
             skipped=tuple(self._skipped(index, models)),
             files=tuple(self.evaluator.files),

@@ -248,6 +248,22 @@ class CarriedState:
 
 
 @dataclass(frozen=True)
+class BrokenGraph:
+    """A place where the gradient of what is trained ends.
+
+    `how`: "loss" (nothing that `backward` starts from leads to a parameter), "revived" (the loss itself is made to
+    require a gradient), "term" (one term of the loss), "forward" (the only way from the `layer` of a module to its
+    output). `text` is the expression that cuts, at `location`.
+    """
+
+    how: str
+    text: str
+    location: Location
+    backward: Location | None
+    layer: str = ""
+
+
+@dataclass(frozen=True)
 class Skipped:
     """Something gradlint could not look into, and why, in one line.
 
@@ -277,6 +293,7 @@ class Script:
     losses: tuple[Call, ...] = ()
     forgotten: tuple[Forgotten, ...] = ()
     carried: tuple[CarriedState, ...] = ()
+    broken: tuple[BrokenGraph, ...] = ()
     dataset: tuple[str, tuple[int, ...]] | None = None
     skipped: tuple[Skipped, ...] = ()
     files: tuple[str, ...] = ()
