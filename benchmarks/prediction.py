@@ -142,17 +142,19 @@ def compare(name: str, build: Callable[[], nn.Module], shape: tuple[int, ...], s
         names = [n for n in names if n in runs[0][0]]
         if not names or layer.weight_gradient is None:
             continue
-        truths = [0.5 * math.log10(max(sum(10.0 ** (2.0 * run[0][n]) for n in names), LEAST)) for run in runs]
+        # A branch that stochastic depth dropped for the whole batch has no gradient in that run.
+        kept = [run for run in runs if any(run[0][n] > ZERO for n in names)] or runs
+        truths = [0.5 * math.log10(max(sum(10.0 ** (2.0 * run[0][n]) for n in names), LEAST)) for run in kept]
         if len(names) == 1:
-            truths = [run[0][names[0]] for run in runs]
-        truth = sum(truths) / seeds
+            truths = [run[0][names[0]] for run in kept]
+        truth = sum(truths) / len(kept)
         std = sum(run[1].get(node.module, math.nan) for run in runs) / seeds
         table.append((layer, truth, std))
     if not table:
         return row
     last = table[-1]
     for layer, truth, std in table:
-        if layer.weight_gradient == -math.inf and truth <= ZERO:
+        if layer.weight_gradient == -math.inf and truth <= ZERO / 2:
             # Behind a head of zeros nothing flows, as predicted.
             row.absolute.append(0.0)
             row.ratio.append(0.0)

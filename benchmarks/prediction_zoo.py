@@ -154,7 +154,7 @@ def timm_cases() -> Iterator[Case]:
     """Classification nets of timm."""
     for name, (side, extra) in TIMM.items():
         net = Published("import timm", f"timm.create_model({name!r}, **{extra!r})")
-        yield "timm", name, net, (8 if side < 200 else 2, 3, side, side)
+        yield "timm", name, net, (8 if side < 200 else 4, 3, side, side)
 
 
 def transformers_cases() -> Iterator[Case]:

@@ -20,6 +20,9 @@ MAX_ELEMENTS = 1 << 24
 _SAME = 0.02
 """Two estimates of one standard deviation from thousands of elements agree this well."""
 
+_CENTRED = 1e-2
+"""Share of what chance would leave of the sum of an output's weights, below which it is zero by construction."""
+
 
 def settle_weights(graph: fx.Graph, drafts: Drafts, laws: Mapping[str, InitLaw]) -> dict[str, InitLaw]:
     """Give each layer whose weight is computed from parameters alone that parameter as its weight.
@@ -94,7 +97,12 @@ def _computed(node: fx.Node, laws: Mapping[str, InitLaw]) -> InitLaw | None:
     if not isfinite(std):
         return None
     # A mean within three standard errors is chance.
-    return InitLaw("other", mean if abs(mean) > 3.0 * std / sqrt(sample.numel()) else 0.0, std)
+    law = InitLaw("other", mean if abs(mean) > 3.0 * std / sqrt(sample.numel()) else 0.0, std)
+    if sample.dim() < 2 or not std:
+        return law
+    rows = sample.double().flatten(1)
+    centred = rows.shape[1] > 1 and float(rows.mean(1).abs().max()) < _CENTRED * std / sqrt(rows.shape[1])
+    return replace(law, centred=centred)
 
 
 def _evaluated(node: fx.Node, value: Any, laws: Mapping[str, InitLaw], generator: torch.Generator) -> Any:
@@ -129,8 +137,19 @@ def _placed(law: InitLaw, before: InitLaw | None) -> InitLaw:
     if before is None:
         return law
     assert law.std is not None
-    if before.std and abs(law.std / before.std - 1.0) < _SAME:
+    std = law.std
+    law = replace(law, per_unit=std / before.std if before.std else 1.0)
+    if not law.centred and before.std and abs(std / before.std - 1.0) < _SAME:
         return before
-    second = law.std**2 + (law.mean or 0.0) ** 2
+    second = std**2 + (law.mean or 0.0) ** 2
     gain = None if before.fan_in is None else before.fan_in * second
-    return replace(before, distribution="other", mean=law.mean, std=law.std, gain_squared=gain, scheme=None)
+    return replace(
+        before,
+        distribution="other",
+        mean=law.mean,
+        std=law.std,
+        gain_squared=gain,
+        scheme=None,
+        per_unit=law.per_unit,
+        centred=law.centred,
+    )

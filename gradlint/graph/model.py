@@ -120,7 +120,8 @@ class InitLaw:
     `scheme`: "kaiming_uniform", "xavier_normal" … as called, or None for hand-made arithmetic.
     `location`: the call that decided it. `draw`: equal for parameters that hold the same sample
     (deepcopy, tied clones). `partial`: only a part of the parameter was written by this law.
-    `mode` is "fan_in" or "fan_out" for Kaiming schemes.
+    `mode` is "fan_in" or "fan_out" for Kaiming schemes. Of a weight that is computed from the parameter: `per_unit`,
+    its std over the parameter's, and `centred`, whether the weights of each output sum to zero.
     """
 
     distribution: str
@@ -135,6 +136,8 @@ class InitLaw:
     location: Location | None = None
     draw: str | None = None
     partial: bool = False
+    per_unit: float = 1.0
+    centred: bool = False
 
 
 @dataclass(frozen=True)

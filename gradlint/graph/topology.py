@@ -12,6 +12,9 @@ from gradlint.graph.model import SATURATING, WEIGHTED, ModelGraph, Node
 CARRIES = frozenset({"reshape", "dropout", "scale", "normalization", "pool", "upsample", "add", "mul", "cat"})
 """Kinds that hand an operand on without a weight or a bend between: what a shortcut may be made of."""
 
+POOLS = frozenset({"amax", "amin"})
+"""Reductions over windows that a shortcut is pooled by, written out."""
+
 HIDDEN_SATURATING = SATURATING - {"logsigmoid"}
 SMOOTH_GATES = frozenset({"sigmoid", "hardsigmoid"})
 BLOCKS_GRADIENT = frozenset({"detach"})
@@ -80,6 +83,15 @@ class Topology:
         return found
 
     @cached_property
+    def learned_tokens(self) -> list[bool]:
+        """Which nodes are parameters that a stream starts from: class tokens and latents that attend to the signal."""
+        found: list[bool] = []
+        for node in self.nodes:
+            moved = node.kind == "reshape" and any(found[i] for i in node.inputs if i < node.id)
+            found.append((node.kind == "parameter" and node.op == "parameter") or moved)
+        return found
+
+    @cached_property
     def weighted_mask(self) -> int:
         """The weighted layers as a bit set."""
         return sum(1 << n.id for n in self.nodes if n.kind in WEIGHTED)
@@ -123,7 +135,7 @@ class Topology:
         return tuple(found)
 
     def _skip_at(self, merge: Node) -> Skip | None:
-        operands = [i for i in merge.inputs if i < merge.id and self.signal[i]]
+        operands = [i for i in merge.inputs if i < merge.id and (self.signal[i] or self.learned_tokens[i])]
         best: Skip | None = None
         for position, shortcut in enumerate(operands):
             for other_position, other in enumerate(operands):
@@ -164,7 +176,7 @@ class Topology:
             if node.op in BLOCKS_GRADIENT:
                 continue
             inputs = [j for j in node.inputs if j < i and self.signal[j]]
-            if node.kind in CARRIES:
+            if node.kind in CARRIES or node.op in POOLS:
                 for j in inputs:
                     heappush(heap, (-j, weights, gated or (node.kind == "mul" and len(inputs) > 1)))
             elif node.kind in ("linear", "conv", "conv_transpose") and weights == 0 and merge.kind == "add":
@@ -173,7 +185,7 @@ class Topology:
         return None
 
     def _skip(self, merge: Node, source: int, other: int, weights: int, gated: bool) -> Skip | None:
-        if not self.signal[source]:
+        if not self.signal[source] and not self.learned_tokens[source]:
             return None
         around = self.weighted_between(source, other)
         if not around:

@@ -360,3 +360,27 @@ class OneTokenAtATime(nn.Module):
 
 def test_a_recurrence_that_takes_one_token_is_given_one():
     assert trace(OneTokenAtATime).graph.input == "int64:1x1<50"
+
+
+class Latents(nn.Module):
+    """A learned token that attends to the signal (Perceiver, CaiT), behind a shortcut pooled by hand (Hiera)."""
+
+    def __init__(self):
+        super().__init__()
+        self.token = nn.Parameter(torch.zeros(1, 1, 8))
+        self.norm, self.wide, self.proj = nn.LayerNorm(8), nn.Linear(8, 8), nn.Linear(8, 8)
+        self.keys, self.values, self.out = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x):
+        n = self.norm(x)
+        pooled = self.wide(n).view(x.shape[0], 2, 3, 8).amax(1)
+        branch = self.proj(torch.relu(self.keys(n).view(x.shape[0], 2, 3, 8).mean(1)))
+        x = pooled + branch
+        token = self.token.expand(x.shape[0], -1, -1)
+        weights = (token @ x.transpose(1, 2)).softmax(-1)
+        return token + self.out(weights @ self.values(x))
+
+
+def test_streams_of_learned_tokens_and_pooled_shortcuts_are_skips():
+    graph = trace_module(Latents(), [torch.randn(2, 6, 8)]).graph
+    assert sum(s.kind == "add" for s in Topology(graph).skips) == 2

@@ -30,6 +30,10 @@ from gradlint.graph.signal.transfer import (
 _FLAT = 0.1
 """A unit is saturated where the slope is below a tenth of its largest (Glorot & Bengio 2010, §3)."""
 
+_NEAR = 0.02
+"""Two distances this near are told apart by the slope (Price 1958): what a mean over thousands of positions has of its
+own is their difference, and less than the grid of cached expectations resolves."""
+
 
 def activate(signal: Signal, f: Elementwise) -> Signal:
     """q′ = E φ(z)², m′ = E φ/√q′, 1 − r′ = E_u Var_w[φ(μ + σ(√ρ u + √(1−ρ) w))]/q′ for r in s, c,
@@ -49,6 +53,10 @@ def activate(signal: Signal, f: Elementwise) -> Signal:
         return replace(signal, log_q=NEVER, m=0.0)
     m = max(-1.0, min(1.0, view.moments.mean / math.sqrt(square)))
     ds = view.apart(signal.ds) / square if signal.positions > 1 else 1.0
+    dc = view.apart(signal.dc) / square
+    if signal.positions > 1 and abs(signal.dc - signal.ds) < _NEAR:
+        slope = (view.moments.slope_square - view.slopes_apart(signal.dc)) / square
+        dc = ds + slope * (signal.dc - signal.ds) * math.exp(signal.log_q - view.log_unit)
     kurtosis = max(view.moments.fourth / (square * square) - 1.0, 0.0)
     sensitivity = view.sensitivity()
     return replace(
@@ -56,7 +64,7 @@ def activate(signal: Signal, f: Elementwise) -> Signal:
         log_q=math.log(square) + view.log_unit,
         m=m,
         ds=ds,
-        dc=view.apart(signal.dc) / square,
+        dc=dc,
         de=None if signal.de is None else view.apart(signal.de) / square,
         f=0.0,
         v=_compounded(sensitivity * sensitivity * signal.v, kurtosis, signal),
@@ -103,6 +111,7 @@ def back(gradient: Gradient, signal: Signal, f: Elementwise) -> Gradient:
         pull_s=gradient.pull_s or gradient.s * pull,
         pull_c=gradient.pull_c or gradient.c * pull,
         e=e,
+        lead=gradient.lead,
     )
 
 
@@ -178,6 +187,7 @@ def _gated_back(gradient: Gradient, x: Signal) -> Gradient:
         gradient.c * c,
         gradient.v,
         e=None if gradient.e is None else gradient.e * c,
+        lead=gradient.lead,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from gradlint.graph.signal.layout import lies_across, traded, traded_back
 from gradlint.graph.signal.moments import (
     NEVER,
     Gradient,
@@ -31,8 +32,12 @@ def add(site: Site) -> Signal:
     if len(site.inputs) == 1:
         return site.inputs[0]
     guess(site, _ADDED_GUESS)
-    whole = site.inputs[0]
-    for nth, other in enumerate(site.inputs[1:], start=1):
+    wide = max(site.inputs, key=lambda x: x.size)
+    operands = [
+        traded(x, wide.positions, wide.features) if _turned(site, nth, wide) else x for nth, x in enumerate(site.inputs)
+    ]
+    whole = operands[0]
+    for nth, other in enumerate(operands[1:], start=1):
         whole = combined(whole, other, sign * _alpha(site), site.node.inputs[0] == site.node.inputs[nth])
     return whole
 
@@ -53,8 +58,18 @@ def add_back(site: Site, gradient: Gradient) -> list[Gradient]:
         g = replace(gradient, log_g=gradient.log_g + 2.0 * log(abs(_alpha(site)))) if nth else gradient
         if len(site.inputs) == 2 and site.node.inputs[0] == site.node.inputs[1]:
             g = replace(gradient, log_g=gradient.log_g + log(_twice(site)))
+        if _turned(site, nth, site.output):
+            out.append(traded_back(g, x))
+            continue
         out.append(narrowed(g, site.output, x, 1.0, 1.0))
     return out
+
+
+def _turned(site: Site, nth: int, wide: Signal) -> bool:
+    """Whether an operand's positions are the features of the sum, and its features the positions."""
+    x = site.inputs[nth]
+    turned = (x.positions, x.features) == (wide.features, wide.positions)
+    return turned and x.positions > 1.0 and lies_across(site, nth)
 
 
 def _twice(site: Site) -> float:
@@ -104,6 +119,7 @@ def combined(a: Signal, b: Signal, factor: float, same: bool) -> Signal:
         wide.batch,
         wide.positions,
         wide.features,
+        lead=log((qa * math.exp(a.lead) + qb * math.exp(b.lead) + cross) / q) if a.lead or b.lead else 0.0,
     )
 
 
@@ -129,7 +145,7 @@ def narrowed(g: Gradient, wide: Signal, x: Signal, s: float, c: float) -> Gradie
     ratio = wide.batch / x.batch
     if ratio > 1.0:
         logs += math.log(ratio * max(1.0 + (ratio - 1.0) * (gc if ge is None else ge), 1e-3))
-    return replace(g, log_g=logs, s=gs, c=gc, e=ge, weights=None)
+    return replace(g, log_g=logs, s=gs, c=gc, e=ge, weights=None, lead=g.lead if x.positions == wide.positions else 0.0)
 
 
 def affine(site: Site) -> tuple[float, float]:

@@ -78,7 +78,7 @@ class Heads:
         shrink = (t - 1.0) / max(self.v.positions - 1.0, 1.0) if self.v.positions > t else 1.0
         g_v = Gradient(g.log_g + math.log(onto_v), s_v * shrink, max(-1.0, min(g.c / onto_v, 1.0)), g.v)
         core = g.log_g + log(a * (1.0 - a) * (1.0 - self.s_v) * self.width * self.scale_squared) + self.v.log_q
-        g_q = Gradient(core + self.k.log_q + log(1.0 - self.s_k), 0.0, 0.0, g.v)
+        g_q = Gradient(core + self.k.log_q + log(1.0 - self.s_k), 0.0, 0.0, g.v, lead=g.lead)
         kappa_ratio = min(pair / max(a, 1e-30), 1.0)
         bracket = max(1.0 + (t - 1.0) * gs * self.s_q * kappa_ratio, 1e-6)
         g_k = Gradient(core + self.q.log_q + math.log(bracket), 0.0, 0.0, g.v)

@@ -48,6 +48,10 @@ class Response:
     dc: float
 
 
+_NEAR = 0.1
+"""Distances this near to one another are estimated together: draws tell them apart to a few per cent only."""
+
+
 def cloud(site: Site | None, depth: int = 0) -> Draws | None:
     """Draws of a node's output, None where it is Gaussian."""
     if site is None or depth > LONGEST_CHAIN or site.output.log_q == NEVER:
@@ -91,6 +95,12 @@ def respond(site: Site, f: Elementwise, x: Signal) -> Response | None:
         corrected: float = sum(map(mul, after, after)) / (2 * DRAWS) + slope * argument * missed
         return max(corrected, 0.0)
 
+    near, far = gap(1, x.ds) if x.positions > 1 else 0.0, gap(2, x.dc)
+    if x.positions > 1 and abs(x.dc - x.ds) < _NEAR:
+        # Two estimates of one function: their mean, and the difference by the slope.
+        slope = sum(map(mul, slopes[0], slopes[2])) / DRAWS
+        middle, step = 0.5 * (near + far), 0.5 * slope * argument * exact * (x.dc - x.ds)
+        near, far = max(middle - step, 0.0), max(middle + step, 0.0)
     seen = Response(
         values,
         slopes,
@@ -98,8 +108,8 @@ def respond(site: Site, f: Elementwise, x: Signal) -> Response | None:
         sum(map(sum, squares)) / (3 * DRAWS),
         sum(map(sum, values)) / (3 * DRAWS),
         sum(map(mul, squares[0], squares[0])) / DRAWS,
-        gap(1, x.ds) if x.positions > 1 else 0.0,
-        gap(2, x.dc),
+        near,
+        far,
     )
     site.memory["response"] = seen
     return seen
@@ -145,6 +155,7 @@ def passed(site: Site, f: Elementwise, x: Signal, gradient: Gradient) -> Gradien
         last=gradient.last,
         e=e,
         weights=Weights(factor, square, across, between),
+        lead=gradient.lead,
     )
 
 

@@ -11,6 +11,7 @@ from gradlint.graph.signal.moments import (
     Signal,
     log,
     log_sum,
+    two_kinds,
 )
 from gradlint.graph.signal.transfer import (
     Site,
@@ -75,12 +76,17 @@ def cat(site: Site) -> Signal:
     flat = [replace(x, features=x.positions, parts=()) for x in site.inputs]
     whole = merged(tuple(flat), first)
     positions = sum(x.positions for x in site.inputs)
-    return replace(whole, parts=(), positions=positions, features=first.features)
+    lead = first.log_q - whole.log_q if first.positions == 1.0 and whole.log_q != NEVER else 0.0
+    return replace(whole, parts=(), positions=positions, features=first.features, lead=lead)
 
 
 def cat_back(site: Site, gradient: Gradient) -> list[Gradient]:
     """Each operand gets its own part."""
     counts = site.memory.get("counts")
+    if not counts and gradient.lead and site.inputs[0].positions == 1.0:
+        first, other = two_kinds(gradient.lead, site.output.positions)
+        lone = replace(gradient, parts=(), lead=0.0, log_g=gradient.log_g + log(first))
+        return [lone] + [replace(lone, log_g=gradient.log_g + log(other))] * (len(site.inputs) - 1)
     if not counts or not gradient.parts or len(gradient.parts) != sum(counts):
         return [replace(gradient, parts=())] * len(site.inputs)
     out, start = [], 0

@@ -10,7 +10,8 @@ import math
 from dataclasses import replace
 
 from gradlint.graph.signal.fan import Fan, fan_of
-from gradlint.graph.signal.moments import NEVER, Gradient, Signal, log, log_sum
+from gradlint.graph.signal.layout import last_axis, traded, traded_back
+from gradlint.graph.signal.moments import NEVER, Gradient, Signal, log, log_sum, mapped, two_kinds
 from gradlint.graph.signal.transfer import Site, Transfer, bias_moments, weight_moments
 
 _BORDERED = 0.9
@@ -20,17 +21,20 @@ _BORDERED = 0.9
 def forward(site: Site) -> Signal:
     """q′ = n_in·taps·σ_w²·q + σ_b² (+ μ_w² terms); 1 − r′ = (n_in·taps·σ_w²·q/q′)(1 − k·r) for r in s and c,
     k the share of taps that two outputs have in common: 1 at one position in two samples."""
-    x = site.inputs[0]
+    x = site.memory["x"] = _read(site)
     fan = site.memory["fan"] = fan_of(site, x)
     variance, mean = weight_moments(site, "weight", fan.fan_in)
     bias_variance, bias_mean = bias_moments(site)
     meets = fan.n_in * fan.taps_out
+    if site.memory.setdefault("centred", _centred(site, fan)):
+        x = site.memory["x"] = _without_mean(x)
     spread = log(meets * variance) + x.log_q
     # Weights of mean μ add μ·Σx to every output alike (constant or positive inits).
     together = log(meets * mean * mean * max(1.0 + (meets - 1.0) * (x.m * x.m + x.f), 0.0)) + x.log_q
     bias = log(bias_variance + bias_mean**2)
     log_q = log_sum(spread, together, bias)
-    out = replace(x, parts=(), f=0.0, features=fan.channels, positions=fan.p_out)
+    lead = x.lead if site.node.kind == "linear" else 0.0
+    out = replace(x, parts=(), f=0.0, features=fan.channels, positions=fan.p_out, lead=lead)
     if log_q == NEVER:
         return replace(out, log_q=NEVER, m=0.0, v=0.0)
     moving = math.exp(log_sum(spread, together) - log_q)
@@ -40,6 +44,26 @@ def forward(site: Site) -> Signal:
     return replace(
         out, log_q=log_q, m=m, ds=moving * ds, dc=moving * dc, de=None if de is None else moving * de, v=moving**2 * x.v
     )
+
+
+def _centred(site: Site, fan: Fan) -> bool:
+    law = site.law()
+    return law is not None and law.centred and fan.fan_in > 1.0
+
+
+def _without_mean(x: Signal) -> Signal:
+    """Weights that sum to zero (Qiao et al. 2019; Brock et al. 2021) do not see what all channels have in common:
+    q(1 − m²), with the correlations of what is left."""
+    kept = max(1.0 - x.m * x.m, 1e-12)
+    return mapped(x, lambda d: min(d / kept, 2.0), log_q=x.log_q + math.log(kept), m=0.0, f=0.0)
+
+
+def _read(site: Site) -> Signal:
+    """The operand as the layer reads it: a linear layer along the last axis, whatever lies there."""
+    x = site.inputs[0]
+    sizes = last_axis(site) if site.node.kind == "linear" else None
+    site.memory["across"] = sizes is not None
+    return x if sizes is None else traded(x, *sizes)
 
 
 def _apart(x: Signal, fan: Fan) -> tuple[float, float, float | None]:
@@ -62,7 +86,11 @@ def backward(site: Site, gradient: Gradient) -> list[Gradient]:
     e = None if gradient.e is None and share > _BORDERED else same
     rest = [Gradient(NEVER)] * (len(site.inputs) - 1)
     log_g = gradient.log_g + log(fan.n_out * fan.taps_in * (variance + mean * mean))
-    return [Gradient(log_g, share * gradient.s, c, gradient.v, last=gradient.last, e=e), *rest]
+    if site.memory["centred"]:
+        log_g += math.log(1.0 - 1.0 / fan.fan_in)
+    lead = gradient.lead if site.node.kind == "linear" else 0.0
+    onto = Gradient(log_g, share * gradient.s, c, gradient.v, last=gradient.last, e=e, lead=lead)
+    return [traded_back(onto, site.inputs[0]) if site.memory["across"] else onto, *rest]
 
 
 def weight(site: Site, gradient: Gradient) -> float:
@@ -70,11 +98,17 @@ def weight(site: Site, gradient: Gradient) -> float:
     the gradient of a weight sums over samples and over the n_t positions that its tap joins, so it is a sum of
     correlated terms."""
     fan: Fan = site.memory["fan"]
-    x = site.inputs[0]
+    x: Signal = site.memory["x"]
     # In units of one tap: `steps` positions are joined by it.
     steps = fan.pairs / fan.links
     logs = math.log(fan.n_in * fan.channels * fan.links * x.batch)
-    return logs + gradient.log_g + x.log_q + math.log(coherence(x, gradient, steps, fan.fan_in))
+    logs += math.log(coherence(x, gradient, steps, fan.fan_in))
+    if x.lead and gradient.lead:
+        (first, other), (given, rest) = (two_kinds(t.lead, x.positions) for t in (x, gradient))
+        logs += log((first * given + (x.positions - 1.0) * other * rest) / x.positions)
+    law = site.law()
+    per_unit = law.per_unit if law is not None else 1.0
+    return logs + gradient.log_g + x.log_q + 2.0 * log(per_unit)
 
 
 def coherence(x: Signal, gradient: Gradient, positions: float, fan: float = math.inf) -> float:

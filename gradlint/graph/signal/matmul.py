@@ -87,10 +87,14 @@ def matmul_back(site: Site, gradient: Gradient) -> list[Gradient]:
     if over_features:
         along = head_correlation(b, n)
         to_a = max(1.0 + (n - 1.0) * gradient.f * along, 1e-9) if gradient.f else 1.0
-        g_a = Gradient(gradient.log_g + b.log_q + math.log(n * to_a), gradient.s * along, 0.0, gradient.v)
+        g_a = Gradient(
+            gradient.log_g + b.log_q + math.log(n * to_a), gradient.s * along, 0.0, gradient.v, lead=gradient.lead
+        )
         bracket = max(1.0 + (t - 1.0) * gradient.s * head_correlation(a, t), 1e-9)
         return [g_a, Gradient(gradient.log_g + a.log_q + math.log(t * bracket), 0.0, 0.0, gradient.v)]
-    g_a = Gradient(gradient.log_g + b.log_q + math.log(n), 0.0, 0.0, gradient.v, f=head_correlation(b, length))
+    g_a = Gradient(
+        gradient.log_g + b.log_q + math.log(n), 0.0, 0.0, gradient.v, f=head_correlation(b, length), lead=gradient.lead
+    )
     gs = min(gradient.s * max((site.output.positions - 1.0) / max(t - 1.0, 1.0), 1.0), 1.0)
     bracket = max(1.0 + (t - 1.0) * gs * a.s, 1e-9)
     s_b = min(max((1.0 / length) * (1.0 + (t - 1.0) * gs) / (math.exp(a.log_q) * length * bracket), 0.0), 1.0)

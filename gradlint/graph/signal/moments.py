@@ -24,7 +24,7 @@ class Signal:
     position in two samples, None where it is no different. `f`: correlation between features of one token
     beyond m². `v`: variance of E[x²] between draws of the weights, relative to its square. `batch`,
     `positions`, `features`: N, P and n. `parts`: the tensors of a concatenation along the features, which a
-    norm per channel treats one by one.
+    norm per channel treats one by one. `lead`: ln of E[x²] at the first position (a class token) over the mean.
     """
 
     log_q: float
@@ -38,6 +38,7 @@ class Signal:
     positions: float = 1.0
     features: float = 1.0
     parts: tuple[Signal, ...] = ()
+    lead: float = 0.0
 
     @property
     def s(self) -> float:
@@ -93,7 +94,8 @@ class Gradient:
     are the gradients of a concatenation's tensors, where they differ. `f`: correlation between features.
     `last`: only the last position (time step) receives a gradient. `pull_s`, `pull_c`: correlations of g·z/σ
     between positions and samples, z the pre-activation: what the gradient of the layer that made z sums up
-    along its own weight vector. `weights`: where it stands on the draws of a residual stream."""
+    along its own weight vector. `weights`: where it stands on the draws of a residual stream. `lead`: ln of E[g²] at
+    the first position over the mean."""
 
     log_g: float
     s: float = 0.0
@@ -106,6 +108,7 @@ class Gradient:
     pull_c: float = 0.0
     e: float | None = None
     weights: Weights | None = field(default=None, compare=False)
+    lead: float = 0.0
 
     @property
     def zero(self) -> bool:
@@ -200,6 +203,7 @@ def total(gradients: list[Gradient]) -> Gradient:
         if all(g.e is None for g in live)
         else sum(p * (g.c if g.e is None else g.e) for p, g in zip(part, live, strict=True)),
         weights=_mixed(part, live),
+        lead=log(sum(p * math.exp(g.lead) for p, g in zip(part, live, strict=True))),
     )
 
 
@@ -221,6 +225,12 @@ def _mixed(part: list[float], live: list[Gradient]) -> Weights | None:
         return mixed
 
     return Weights(1.0, row("square", square), row("across", across), row("between", between))
+
+
+def two_kinds(lead: float, positions: float) -> tuple[float, float]:
+    """(energy at the first position, at each other one) in units of the mean."""
+    first = math.exp(lead)
+    return first, max((positions - first) / (positions - 1.0), 0.0) if positions > 1.0 else 1.0
 
 
 def mapped(signal: Signal, gap: Callable[[float], float], **changes: Any) -> Signal:

@@ -54,6 +54,7 @@ def mul(site: Site) -> Signal:
         wide.batch,
         wide.positions,
         max(a.features, b.features),
+        lead=a.lead + b.lead,
     )
 
 
@@ -79,7 +80,7 @@ def mul_back(site: Site, gradient: Gradient) -> list[Gradient]:
             c = (e + (p - 1.0) * apart * others_apart) / p
         g = Gradient(
             gradient.log_g + other.log_q, gradient.s * other.s, c, gradient.v + other.v,
-            f=gradient.f * other.m**2, last=gradient.last, e=e,
+            f=gradient.f * other.m**2, last=gradient.last, e=e, lead=gradient.lead,
         )  # fmt: skip
         out.append(narrowed(g, site.output, x, 1.0, 1.0))
     if site.node.op == "div":

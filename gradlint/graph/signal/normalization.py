@@ -10,7 +10,8 @@ import math
 from dataclasses import replace
 
 from gradlint.graph.signal.concat import joined, merged
-from gradlint.graph.signal.moments import NEVER, Gradient, Signal, log, log_sum, mapped
+from gradlint.graph.signal.layout import last_axis, traded, traded_back
+from gradlint.graph.signal.moments import NEVER, Gradient, Signal, log, log_sum, mapped, two_kinds
 from gradlint.graph.signal.transfer import GROWN_SCALE, UNCLAIMED, Site, Transfer, Unclaimed
 
 _LEAST = 1e-9
@@ -19,7 +20,7 @@ _LEAST = 1e-9
 
 def forward(site: Site) -> Signal:
     """The normalised signal, times γ, plus β."""
-    x = site.inputs[0]
+    x = _read(site)
     if site.node.op == "batch_norm" and x.parts and _training(site):
         parts = tuple(_affine(site, _normalise(site, p)) for p in x.parts)
         return merged(parts, x)
@@ -41,7 +42,16 @@ def backward(site: Site, gradient: Gradient) -> list[Gradient]:
             for p, g in zip(x.parts, given, strict=True)
         )
         return [joined(parts, x), *rest]
-    return [_unnormalise(site, replace(x, parts=()), inner), *rest]
+    read = _read(site)
+    onto = _unnormalise(site, replace(read, parts=()), inner)
+    return [onto if read is x else traded_back(onto, x), *rest]
+
+
+def _read(site: Site) -> Signal:
+    """The operand as the norm reads it: layer norm along the last axis, whatever lies there."""
+    x = site.inputs[0]
+    sizes = last_axis(site) if site.node.op in ("layer_norm", "rms_norm") else None
+    return x if sizes is None else traded(x, *sizes)
 
 
 def _training(site: Site) -> bool:
@@ -103,9 +113,9 @@ def _normalise(site: Site, x: Signal) -> Signal:
     if op == "local_response_norm":
         return replace(x, log_q=x.log_q + _response(site, x))
     if op == "normalize":
-        return replace(x, log_q=-math.log(x.features), v=0.0)
+        return replace(x, log_q=-math.log(_spanned(site, x)), v=0.0)
     if op == "rms_norm":
-        return replace(x, log_q=x.log_q - log_sum(x.log_q, epsilon), v=0.0)
+        return replace(x, log_q=x.log_q - log_sum(x.log_q, epsilon), v=0.0, lead=0.0)
     if op == "batch_norm":
         if not _training(site):
             return x
@@ -132,8 +142,16 @@ def _normalise(site: Site, x: Signal) -> Signal:
             (None if x.de is None else min(x.de / max(1.0 - shared, 1e-30), 2.0)),
         )
     return replace(
-        x, log_q=log_v - log_sum(log_v, epsilon), m=0.0, ds=within, dc=max(other, 0.0), de=same, f=0.0, v=0.0
+        x, log_q=log_v - log_sum(log_v, epsilon), m=0.0, ds=within, dc=max(other, 0.0), de=same, f=0.0, v=0.0, lead=0.0
     )
+
+
+def _spanned(site: Site, x: Signal) -> float:
+    """Elements that share one norm: those along `dim`."""
+    source = site.graph.nodes[site.node.inputs[0]]
+    dim, shape = site.attribute("dim"), source.shape
+    width = shape[dim] if isinstance(dim, int) and shape and -len(shape) <= dim < len(shape) else None
+    return float(width or x.features)
 
 
 def _response(site: Site, x: Signal) -> float:
@@ -149,9 +167,11 @@ def _unnormalise(site: Site, x: Signal, g: Gradient) -> Gradient:
     if op == "local_response_norm":
         return replace(g, log_g=g.log_g + _response(site, x))
     if op == "normalize":
-        return replace(g, log_g=g.log_g - x.log_q + log(1.0 - 1.0 / x.features) - math.log(x.features))
+        n = _spanned(site, x)
+        return replace(g, log_g=g.log_g - x.log_q + log(1.0 - 1.0 / n) - math.log(n))
     if op == "rms_norm":
         kept = max(1.0 - 1.0 / x.features, 1e-30)
+        g = _by_token(x, g, math.exp(min(epsilon - log_sum(x.log_q, epsilon), 0.0)))
         return replace(g, log_g=g.log_g + math.log(kept) - log_sum(x.log_q, epsilon), v=g.v + x.v)
     if op == "batch_norm":
         if not _training(site):
@@ -159,6 +179,8 @@ def _unnormalise(site: Site, x: Signal, g: Gradient) -> Gradient:
         return _unbatch(x, g, epsilon)
     common, channels, p = group(site, x)
     log_v = x.log_q + log(max(1.0 - common, 1e-30))
+    if op == "layer_norm":
+        g = _by_token(x, g, math.exp(epsilon - log_sum(log_v, epsilon)))
     # Where ε outweighs the variance the layer is a mere scale: nothing along the output is removed.
     whole = math.exp(log_v - log_sum(log_v, epsilon))
     size = channels * p
@@ -172,6 +194,22 @@ def _unnormalise(site: Site, x: Signal, g: Gradient) -> Gradient:
     if op == "instance_norm":
         return replace(g, log_g=log_g, s=(g.s - a - b * s) / left, v=g.v + x.v)
     return replace(g, log_g=log_g, v=g.v + x.v)
+
+
+def _by_token(x: Signal, g: Gradient, floor: float) -> Gradient:
+    """Each token is divided by its own scale: a class token that starts near zero receives the most. `floor`: ε over
+    the mean variance and ε."""
+    p = x.positions
+    if p <= 1.0 or (not x.lead and not g.lead):
+        return g
+    (first, other), (given, rest) = two_kinds(x.lead, p), two_kinds(g.lead, p)
+    given /= max((1.0 - floor) * first + floor, 1e-30)
+    rest /= max((1.0 - floor) * other + floor, 1e-30)
+    mean = (given + (p - 1.0) * rest) / p
+    if mean <= 0.0:
+        return g
+    pairs = 2.0 * math.sqrt(given * rest) + (p - 2.0) * rest
+    return replace(g, log_g=g.log_g + math.log(mean), s=g.s * min(pairs / (p * mean), 1.0), lead=log(given / mean))
 
 
 def _unbatch(x: Signal, g: Gradient, epsilon: float) -> Gradient:

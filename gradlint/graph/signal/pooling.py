@@ -41,9 +41,13 @@ def pool(site: Site) -> Signal:
 
 
 def average(x: Signal, k: float) -> Signal:
-    """The mean of k positions: of the k² pairs that two samples have in one window, k are at one position."""
+    """The mean of k positions: of the k² pairs that two samples have in one window, k are at one position.
+
+    Positions of one sample are taken to be at least as alike as those of two: a mean over many would else come out
+    the same for all samples by a rounding error."""
     kept = (1.0 - 1.0 / k) * x.ds
     t = max(1.0 - kept, 1e-30)
+    kept = (1.0 - 1.0 / k) * min(x.ds, x.dc)
     out = mapped(x, lambda d: max((d - kept) / t, 0.0), log_q=x.log_q + math.log(t))
     de = None
     if x.de is not None and x.positions > k:

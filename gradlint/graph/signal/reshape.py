@@ -11,6 +11,7 @@ from gradlint.graph.signal.moments import (
     Signal,
     log,
     mapped,
+    two_kinds,
 )
 from gradlint.graph.signal.transfer import (
     Site,
@@ -54,8 +55,11 @@ def reshape(site: Site) -> Signal:
     if op in _PICKS:
         same = n == x.features
         picked = replace(x, parts=x.parts if same else (), batch=batch, positions=p, features=n)
+        picked = _by_place(site, picked, x)
         return _fewer_groups(picked, x, _groups(site)) if same else picked
     if op in ("expand", "repeat", "tile", "repeat_interleave", "broadcast_to", "expand_as"):
+        if x.batch == 1.0 and _to_samples(site):
+            return replace(x, batch=float(site.batch_size))
         k = max(p / x.positions, 1.0)
         h = (k - 1.0) / (p - 1.0) if p > 1 else 0.0
         return replace(x, ds=(1.0 - h) * x.ds, batch=max(batch, x.batch), positions=p, features=n)
@@ -66,6 +70,37 @@ def reshape(site: Site) -> Signal:
     if op == "unfold":
         return replace(x, parts=(), positions=p, features=n)
     raise Unclaimed(op)
+
+
+def _place(site: Site, p: float) -> str:
+    """Whether a subscript picks the first position or all but the first."""
+    if site.node.op == "select":
+        index = str(site.attribute("index"))
+    else:
+        parts = [part.strip(" ()[]") for part in str(site.attribute("index", "")).split(",")]
+        index = next((part for part in parts if part not in (":", "...", "")), "")
+    if p == 1.0 and index in ("0", ":1", "0:1"):
+        return "first"
+    return "rest" if index[:1].isdigit() and index.endswith(":") else ""
+
+
+def _by_place(site: Site, picked: Signal, x: Signal) -> Signal:
+    """A class token that is picked, or left out, takes its own energy with it."""
+    if not x.lead or picked.positions >= x.positions:
+        return picked
+    first, other = two_kinds(x.lead, x.positions)
+    share = {"first": first, "rest": other}.get(_place(site, picked.positions), 1.0)
+    return replace(picked, log_q=x.log_q + log(share), lead=0.0)
+
+
+def _to_samples(site: Site) -> bool:
+    """Whether an expansion runs over the batch alone: a class token for each sample."""
+    before = site.graph.nodes[site.node.inputs[0]].shape
+    shape = site.node.shape
+    if before is None or shape is None or not shape or shape[0] != site.traced_batch or site.traced_batch == 1:
+        return False
+    tail = (1,) * (len(shape) - len(before)) + tuple(before)
+    return len(tail) == len(shape) and tail[0] == 1 and tail[1:] == tuple(shape)[1:]
 
 
 def _groups(site: Site) -> float:
@@ -125,6 +160,7 @@ def reshape_back(site: Site, gradient: Gradient) -> list[Gradient]:
             last = y.positions == 1.0 and _is_last(site.attribute("index"))
             e = gradient.pairs(y.positions)[0]
             g = replace(g, s=s, c=gradient.c * y.positions / x.positions, last=last, e=e)
+            g = replace(g, lead={"first": log(x.positions), "rest": NEVER}.get(_place(site, y.positions), 0.0))
         return [g, *rest]
     if op == "pad":
         return [replace(gradient, parts=()), *rest]

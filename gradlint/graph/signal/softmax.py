@@ -110,6 +110,7 @@ def softmax_back(site: Site, gradient: Gradient) -> list[Gradient]:
             gradient.c * site.output.c,
             gradient.v,
             f=-1.0 / max(rows.keys - 1.0, 1.0),
+            lead=gradient.lead,
         )
     ]
 

@@ -161,3 +161,19 @@ def test_narrow_nets_are_predicted_at_the_typical_draw_not_at_the_mean():
     mean = 0.5 * math.log10(sum(squares) / len(squares))
     assert typical < mean - 0.15
     assert found == pytest.approx(typical, abs=0.1)
+
+
+def test_a_write_into_part_of_a_tensor_keeps_the_rest_and_is_no_unknown_operation():
+    def rest(z):
+        z = z.clone()
+        z[:, :2].zero_()
+        return z
+
+    graph = traced(lambda: Net(rest, nn.Linear(8, 8)), torch.randn(BATCH, 8))
+    assert profile(graph).unknown_ops == ()
+
+
+def test_a_norm_along_the_tokens_divides_by_their_number():
+    """`F.normalize(x, dim=1)` over 12 tokens: E x² is 1/12, whatever the features are."""
+    graph = traced(lambda: Net(lambda z: F.normalize(z, dim=1), nn.Linear(8, 8)), torch.randn(BATCH, 12, 8))
+    assert math.exp(output(graph, "normalize").log_q) == pytest.approx(1 / 12)

@@ -1,0 +1,94 @@
+"""Tokens of several kinds, features that trade places with positions, and weights made of other weights."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from test_signal_nets import compared
+
+torch = pytest.importorskip("torch")
+nn, F = torch.nn, torch.nn.functional
+pytestmark = pytest.mark.torch
+
+
+class Block(nn.Module):
+    """Attention of one head and an MLP, each behind a layer norm on a stream."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.fc1, self.fc2 = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+
+    def forward(self, x):
+        q, k, v = self.qkv(self.norm1(x)).chunk(3, dim=-1)
+        x = x + self.proj(F.scaled_dot_product_attention(q, k, v))
+        return x + self.fc2(F.gelu(self.fc1(self.norm2(x))))
+
+
+class ClassToken(nn.Module):
+    """A vision transformer as published: the class token starts near zero, and alone is read (Dosovitskiy 2021)."""
+
+    def __init__(self, width=48):
+        super().__init__()
+        self.embed = nn.Linear(32, width)
+        self.token = nn.Parameter(torch.zeros(1, 1, width))
+        self.places = nn.Parameter(torch.zeros(1, 13, width))
+        nn.init.normal_(self.token, std=1e-6)
+        nn.init.normal_(self.places, std=0.02)
+        self.blocks = nn.Sequential(*[Block(width) for _ in range(4)])
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 10)
+
+    def forward(self, x):
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), self.embed(x)], dim=1) + self.places
+        return self.head(self.norm(self.blocks(x))[:, 0])
+
+
+class ChannelAttention(nn.Module):
+    """Channels attend to channels (XCA), and an MLP runs over tokens (a mixer)."""
+
+    def __init__(self, width=24, tokens=40):
+        super().__init__()
+        self.embed, self.norm, self.norm2 = nn.Linear(32, width), nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.mix, self.back, self.head = nn.Linear(tokens, 64), nn.Linear(64, tokens), nn.Linear(width, 10)
+
+    def forward(self, x):
+        x = self.embed(x)
+        q, k, v = (t.transpose(1, 2) for t in self.qkv(self.norm(x)).chunk(3, dim=-1))
+        weights = (q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])).softmax(-1)
+        x = x + self.proj((weights @ v).transpose(1, 2))
+        x = x + self.back(F.gelu(self.mix(self.norm2(x).transpose(1, 2)))).transpose(1, 2)
+        return self.head(x.mean(1))
+
+
+class Standardised(nn.Conv2d):
+    """A convolution whose weights are standardised for each output (Qiao et al. 2019)."""
+
+    def forward(self, x):
+        w = self.weight
+        w = (w - w.mean((1, 2, 3), keepdim=True)) / w.std((1, 2, 3), keepdim=True)
+        return F.conv2d(x, w / math.sqrt(w[0].numel()), self.bias, padding=1)
+
+
+def standardised():
+    layers = [Standardised(3, 32, 3), nn.ReLU()]
+    for _ in range(3):
+        layers += [Standardised(32, 32, 3), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10))
+
+
+CASES = {
+    "class token": (ClassToken, (16, 12, 32), 0.2),
+    "channel attention": (ChannelAttention, (16, 40, 32), 0.3),
+    "standardised weights": (standardised, (16, 3, 12, 12), 0.2),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_weight_gradients_within_a_fraction_of_a_decade(name):
+    torch.set_num_threads(1)
+    build, shape, tolerance = CASES[name]
+    for layer, predicted, measured in compared(build, torch.randn(shape)):
+        assert predicted == pytest.approx(measured, abs=tolerance), layer
