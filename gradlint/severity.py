@@ -95,7 +95,8 @@ class PathHealth:
     row; `known` False where nothing can be said. `ratio_severity` is that of g alone. `smallest`, `largest`:
     (layer, log10 norm) of weight gradients. `reasons` say what is outside, in words, `grows` whether the first of
     them is too large rather than too small. `spread`, `seeds` and
-    `outside` (decades by which the worst of the three lies beyond the info row) are of a measurement.
+    `outside` (decades by which the worst of the three lies beyond the info row) are of a measurement, and so are
+    `culprit` and `quantity`: the layer that the first reason names, and which field of its measurement.
     """
 
     ratio: float | None = None
@@ -111,6 +112,8 @@ class PathHealth:
     overflow: str | None = None
     outside: float = 0.0
     grows: bool = False
+    culprit: str | None = None
+    quantity: str = ""
 
     @property
     def explodes(self) -> bool:
@@ -233,6 +236,7 @@ def measured_path(
     classes = [ratio_severity]
     outside = [distance(g.median, options.ratio(algorithm))] if g else [0.0]
     reasons: list[str] = []
+    culprits: list[tuple[str, str]] = []
     absolute, forward = options.absolute.log10(), options.forward.log10()
     norms: list[tuple[str, float]] = []
     for name in layers:
@@ -244,6 +248,7 @@ def measured_path(
             found = classify(layer.weight_gradient, limits, claimed=claimed)
             if found and not reasons:
                 reasons.append(f"the weight gradient of layer `{name}` has norm {number(layer.weight_gradient)}")
+                culprits.append((name, "weight_gradient"))
             classes.append(found)
             outside.append(distance(layer.weight_gradient, limits))
             norms.append((name, _exponent(layer.weight_gradient)))
@@ -251,6 +256,7 @@ def measured_path(
             found = classify(layer.activation_std, forward, claimed=claimed)
             if found and len(reasons) < 2:
                 reasons.append(f"the output of layer `{name}` has a std of {number(layer.activation_std)}")
+                culprits.append((name, "activation_std"))
             classes.append(found)
             outside.append(distance(layer.activation_std, forward))
     overflow = measurement.first_nonfinite
@@ -269,6 +275,8 @@ def measured_path(
         seeds=measurement.seeds,
         overflow=overflow,
         outside=math.inf if overflow is not None else max(outside),
+        culprit=culprits[0][0] if culprits else None,
+        quantity=culprits[0][1] if culprits else "",
     )
 
 

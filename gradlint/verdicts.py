@@ -58,7 +58,7 @@ def judge_path(finding: Finding, seen: Measurements, options: BandOptions) -> Ve
         return Verdict(
             Outcome.UNVERIFIED, f"{reason}, but no remedy of this rule improves it by a decade", Severity.INFO, evidence
         )
-    return Verdict(Outcome.CONFIRMED, reason, now.severity, evidence)
+    return Verdict(Outcome.CONFIRMED, reason + _cured(seen, subject, options, now), now.severity, evidence)
 
 
 def unmeasured(seen: Measurements, otherwise: str) -> Verdict:
@@ -103,6 +103,18 @@ def _reason(now: PathHealth) -> str:
         seeds = f" over {now.seeds} seeds" if now.seeds and now.seeds > 1 else ""
         return f"gradient ratio {show(now.ratio)} measured{seeds}"
     return f"{now.reasons[0]} (measured)" if now.reasons else "measured outside the healthy band"
+
+
+def _cured(seen: Measurements, subject: PathSubject, options: BandOptions, now: PathHealth) -> str:
+    """What a remedy makes of the number that condemns a path, where that is not the gradient ratio."""
+    if now.overflow is not None or now.culprit is None or now.ratio_severity is now.severity:
+        return ""
+    for remedy in subject.remedies:
+        layer = seen.of[remedy.key].layers.get(now.culprit) if remedy.key in seen.of else None
+        value = getattr(layer, now.quantity, None)
+        if value is not None and _improves(now, _measured(seen, remedy.key, subject, options)):
+            return f", {number(value)} with {remedy.key}"
+    return ""
 
 
 def _best_remedy(seen: Measurements, subject: PathSubject, options: BandOptions, now: PathHealth) -> bool | None:

@@ -233,3 +233,18 @@ def test_the_remedy_of_an_init_draws_every_layer_of_its_line_anew():
     (finding,) = RectifierInit().check_graph(graph, sloped(graph, 1.0), Context())
     (remedy,) = finding.subject.path.remedies
     assert remedy.nodes == tuple(n.name for n in graph.of_kind("linear"))
+
+
+def test_a_weight_gradient_out_of_band_is_told_with_what_the_remedy_makes_of_it():
+    net = Net().dense(1, "relu", law=normal_law(600.0, 64, 64))
+    net.linear(10)
+    graph = net.graph()
+    (finding,) = RectifierInit().check_graph(graph, sloped(graph, 0.0), Context())
+    (name,) = finding.subject.path.layers
+    of = {
+        key: Measurement("baseline", layers={name: LayerMeasurement(name, gradient=1.0, weight_gradient=norm)})
+        for key, norm in {"baseline": 2.6e10, "He init": 1.5}.items()
+    }
+    verdict = RectifierInit().judge(finding, Measurements(of))
+    assert verdict.outcome is Outcome.CONFIRMED
+    assert verdict.reason == f"the weight gradient of layer `{name}` has norm 2.6e10 (measured), 1.5 with He init"
