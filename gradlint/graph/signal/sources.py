@@ -28,9 +28,8 @@ from gradlint.graph.signal.transfer import (
 
 KEEPS_RANK = frozenset({"pad", "permute", "transpose", "contiguous"})
 """Reshapes behind which a layer still says of what rank the input is."""
-NARROWEST = 4.0
-"""Side of the smallest map in a net whose image size is not known: 7 of 224 pixels in ImageNet's nets, 4 to 8 of 32 in
-CIFAR's, 1 or 2 of 256 in U-Nets."""
+NARROWEST = 2.0
+"""Side of the smallest map in a net whose image size is not known: people choose images that leave one."""
 _GROWN_ADDEND = 0.02
 """Std of a position embedding or class token that starts at zero, as grown (Devlin et al. 2019)."""
 
