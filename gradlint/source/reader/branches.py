@@ -197,6 +197,13 @@ class Branches(Expressions):
             options = pattern.patterns if isinstance(pattern, ast.MatchOr) else [pattern]
             if any(isinstance(o, ast.MatchAs) and o.pattern is None for o in options) and case.guard is None:
                 return self.execute(case.body, frame)
+            kinds = [self.evaluate(c, frame) for c in map(_bare_class, options) if c is not None]
+            if len(kinds) == len(options) and case.guard is None:
+                held = self.is_instance(subject, tuple(kinds))
+                if held:
+                    return self.execute(case.body, frame)
+                if held is False:
+                    continue
             values = [self.evaluate(o.value, frame) for o in options if isinstance(o, ast.MatchValue)]
             if isinstance(subject, (str, int, float)) and len(values) == len(options) and subject in values:
                 return self.execute(case.body, frame)
@@ -219,6 +226,13 @@ class Branches(Expressions):
         return final or jump
 
     _run_trystar = _run_try
+
+
+def _bare_class(pattern: ast.pattern) -> ast.expr | None:
+    """The class of a pattern that asks for the type alone, as `case nn.Linear():` does."""
+    if isinstance(pattern, ast.MatchClass) and not pattern.patterns and not pattern.kwd_patterns:
+        return pattern.cls
+    return None
 
 
 def _condition(subject: ast.expr, options: list[Any]) -> ast.expr:

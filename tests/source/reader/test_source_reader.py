@@ -594,3 +594,20 @@ def test_noise_of_one_law_is_one_noise_on_either_device():
     assert graph.stopped_at is None
     assert "add" in ops(graph)
     assert not any(n.kind == "unknown" for n in graph.nodes)
+
+
+def test_an_init_by_class_pattern_reaches_the_layers_of_that_class():
+    (graph,) = graphs_of(
+        """
+        def init(module):
+            match module:
+                case nn.Conv2d() | nn.ConvTranspose2d():
+                    nn.init.zeros_(module.weight)
+                case nn.Linear():
+                    nn.init.normal_(module.weight, std=0.01)
+
+        net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+        net.apply(init)
+        """
+    )
+    assert [graph.weight_law(n).std for n in graph.of_kind("linear")] == [0.01, 0.01]
