@@ -28,7 +28,7 @@ class ClipMisplaced(Rule):
     """
     ## What it does
     Looks for gradient clipping that runs after the optimizer step, before `backward()`, or under a GradScaler
-    before `unscale_`.
+    before `unscale_`. Where the clipping, or the scaler, is off by default it is a warning.
 
     ## Why it hurts
     The optimizer reads the gradient when it steps. A bound that comes later or earlier bounds nothing; one on the

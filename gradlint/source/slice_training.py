@@ -18,10 +18,16 @@ def until_training(scopes: Scopes, scope: Scope, name: str, line: int) -> int:
 
     `line` itself if there is none: what comes then may be anything.
     """
+    defined = {s.name: s for s in scopes.all if s.function is not None}
+    training = {
+        n
+        for n, s in defined.items()
+        if _TRAINING_NAME.match(n) or (s.function and _TRAINS.search(ast.unparse(s.function)))
+    }
     for statement in scope.statements:
         if statement.lineno <= line or isinstance(statement, (*FUNCTIONS, ast.ClassDef)):
             continue
-        if _rebinds(statement, name) or _trains(scopes, statement):
+        if _rebinds(statement, name) or _trains(statement, set(defined), training):
             return statement.lineno
     return line
 
@@ -33,18 +39,17 @@ def _rebinds(statement: ast.stmt, name: str) -> bool:
     return name in names_bound(statement) and name not in names_read(value)
 
 
-def _trains(scopes: Scopes, statement: ast.stmt) -> bool:
+def _trains(statement: ast.stmt, defined: set[str], training: set[str]) -> bool:
     if is_compound(statement) and not isinstance(statement, _LOOPS):
         return False  # Its statements come one by one.
     if _TRAINS.search(ast.unparse(statement)):
         return True
-    return any(isinstance(n, ast.Call) and _is_training(scopes, n) for n in ast.walk(statement))
+    return any(isinstance(n, ast.Call) and _is_training(n, defined, training) for n in ast.walk(statement))
 
 
-def _is_training(scopes: Scopes, call: ast.Call) -> bool:
+def _is_training(call: ast.Call, defined: set[str], training: set[str]) -> bool:
     last = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
-    for scope in scopes.all:
-        if scope.function is not None and scope.name == last:
-            return bool(_TRAINS.search(ast.unparse(scope.function)) or _TRAINING_NAME.match(last))
-    mode = last == "train" and not any(not isinstance(a, ast.Constant) for a in call.args)
+    if last in defined:
+        return last in training
+    mode = last == "train" and all(isinstance(a, ast.Constant) for a in call.args)
     return bool(_TRAINING_NAME.match(last)) and not mode
