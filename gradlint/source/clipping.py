@@ -18,6 +18,9 @@ _NOT_CLIPPING = re.compile(r"get_|set_|log_|add_argument|is_|should_|parse|print
 
 _BY_HAND = frozenset({"clamp_", "clamp", "clip", "clip_", "mul_", "div_", "copy_", "renorm_", "renorm"})
 
+_CLAMPS = frozenset({"clamp", "clip", "clamp_", "clip_", "hardtanh", "hardtanh_"})
+"""Functions that clamp their first argument."""
+
 _BOUND_NAMES = (
     "max_norm",
     "clip_value",
@@ -44,8 +47,8 @@ def clip_kind(evaluator: Evaluator, site: CallSite, frame: Frame | None = None) 
         key = dotted(site.node.func.value) or ast.unparse(site.node.func.value)
         if re.search(r"\.grad(\.data)?$|\.grad\.", key):
             return "by hand"
-        if name in {"clamp", "clip"} and any(".grad" in ast.unparse(a) for a in site.node.args[:1]):
-            return "by hand"
+    if name in _CLAMPS and any(re.search(r"\.grad\b", ast.unparse(a)) for a in site.node.args[:1]):
+        return "by hand"
     if name == "register_hook" and site.node.args:
         return "hook" if _hook_bounds(evaluator, site, frame) else None
     return None
@@ -79,7 +82,7 @@ def bounds(scope: Scope, depth: int = 0) -> bool:
     """Whether a function of the project bounds gradients: it clips, clamps or scales `.grad`."""
     if any(CLIP_NAME.search(w) for w in scope.words if w != scope.name):
         return True
-    if "grad" in scope.words and scope.words & _BY_HAND:
+    if "grad" in scope.words and scope.words & (_BY_HAND | _CLAMPS):
         return True
     if any(k.endswith((".grad", ".grad.data")) for k in scope.stores):
         return True

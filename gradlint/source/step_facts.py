@@ -8,19 +8,19 @@ from collections.abc import Iterable
 
 from gradlint.location import Location
 from gradlint.source.events import Event
-from gradlint.source.index import Scope, location, position_of, terminal_name
+from gradlint.source.index import Scope, dotted, location, position_of, terminal_name
 from gradlint.source.script import StepEvent
 from gradlint.source.step_order import exclusive
 
 _REWARD = re.compile(
-    r"reward|advantage|(?:^|_)(?:adv|advs|gae|returns)(?:_|$)|discounted|td_?(?:error|target|delta)|q_target|target_q|q_next|next_q"
+    r"reward|advantage|^(?:b_|mb_)?(?:adv|advs|gae|returns)(?:_b|_batch)?$|discounted|td_?(?:error|target|delta)|q_target|target_q|q_next|next_q"
     r"|expected_q",
     re.IGNORECASE,
 )
 """Data that a loss is made of in reinforcement learning."""
 
 _POLICY = re.compile(
-    r"policy_loss|value_loss|actor_loss|critic_loss|q_values?|q_eval|next_states?|log_probs?$|entropy|discount|gamma",
+    r"policy_loss|value_loss|actor_loss|critic_loss|q_values?|q_eval|next_states?|log_probs?$|discount|gamma",
     re.IGNORECASE,
 )
 """Data that may as well belong to imitation or regression; they count beside rewards in the same function."""
@@ -71,11 +71,12 @@ def is_reinforcement(scope: Scope, source: Event) -> bool:
     seen: set[str] = set()
     words: set[str] = set()
     for _ in range(5):
-        found = {w for expression in queue for w in _data_names(expression)}
+        found = {w for expression in queue for w in _data_names(expression, holder)}
         words |= {w.rpartition(".")[2] for w in found}
         new = {w for w in found if w not in seen}
         seen |= new
-        queue = [b.value for w in sorted(new) for b in holder.bindings.get(w, []) if b.value is not None]
+        bindings = [b for w in sorted(new) for b in (*holder.bindings.get(w, []), *holder.stores.get(w, []))]
+        queue = [b.value for b in bindings if b.value is not None]
         if not queue:
             break
     if any(_REWARD.search(w) for w in words) or (words & {"gamma", "discount"} and words & {"r", "R", "rew", "rews"}):
@@ -83,17 +84,19 @@ def is_reinforcement(scope: Scope, source: Event) -> bool:
     return any(_POLICY.search(w) for w in words) and any("reward" in w.lower() for w in scope.words)
 
 
-def _data_names(expression: ast.expr) -> Iterable[str]:
+def _data_names(expression: ast.expr, holder: Scope) -> Iterable[str]:
     """The variables and attributes that an expression reads as data: not what it calls, and no classes."""
     called = {id(n.func) for n in ast.walk(expression) if isinstance(n, ast.Call)}
     for node in ast.walk(expression):
         if id(node) in called:
             continue
         match node:
-            case ast.Name(id=name) if not name[:1].isupper() or len(name) == 1:
+            case ast.Name(id=name) if not name[:1].isupper() or any(
+                b.kind in {"assign", "for", "parameter"} for b in holder.bindings.get(name, [])
+            ):
                 yield name
             case ast.Attribute(attr=attr):
-                yield f".{attr}"
+                yield dotted(node) or f".{attr}"
 
 
 def loss_location(source: Event) -> Location | None:

@@ -31,6 +31,37 @@ def test_a_clip_that_is_looked_up_by_name_clips(read):
     assert step.clipping.enabled
 
 
+def test_an_optimizer_wrapped_to_clamp_the_gradient_in_its_closure_clips(read):
+    text = (
+        PLAIN
+        + """
+from torch.nn.functional import hardtanh
+
+def clipped(inner):
+    class Wrapper:
+        def step(self, closure):
+            def around():
+                loss = closure()
+                for group in inner.param_groups:
+                    for p in group["params"]:
+                        hardtanh(p.grad, -1, 1, inplace=True)
+                return loss
+            return inner.step(around)
+    return Wrapper()
+
+opt = clipped(opt)
+def closure():
+    loss = net(x).sum()
+    loss.backward()
+    return loss
+opt.step(closure)
+"""
+    )
+    steps = [s for s in read("train.py", {"train.py": text}).steps if s.models]
+    assert steps
+    assert all(s.clipping is not None for s in steps)
+
+
 def test_bert_adam_clips_by_its_own_default(read):
     text = LSTM + "from pytorch_pretrained_bert import BertAdam\nopt = BertAdam(net.parameters(), lr=5e-5)\n"
     (step,) = read("train.py", {"train.py": text + "net(x).sum().backward()\nopt.step()\n"}).steps
@@ -203,12 +234,30 @@ opt = torch.optim.Adam(critic.parameters())
         ("F.mse_loss(Critic()(s, a), y)", False),
         ("F.mse_loss(critic(s, a), reward + 0.9 * after)", True),
         ("-(log_prob * advantages.detach()).mean()", True),
+        ("0.5 * (real_loss + loss_adv)", False),
+        ("F.mse_loss(critic(s, a), cross_entropy)", False),
     ],
 )
 def test_rewards_are_told_by_the_data_and_not_by_the_name_of_a_class(read, loss, expected):
     text = CRITIC + f"print('reward so far')\nloss = {loss}\nloss.backward()\nopt.step()\n"
     (step,) = read("train.py", {"train.py": text}).steps
     assert step.reinforcement is expected
+
+
+def test_rewards_are_followed_through_names_in_capitals_and_attributes(read):
+    text = (
+        CRITIC
+        + """
+class Agent:
+    def learn(self, s, a, rewards):
+        TD = rewards + 0.9 * s
+        self.loss = F.mse_loss(critic(s, a), TD.detach())
+        self.loss.backward()
+        opt.step()
+"""
+    )
+    (step,) = read("train.py", {"train.py": text}).steps
+    assert step.reinforcement
 
 
 def test_rewards_are_followed_through_the_names_they_are_bound_to(read):
