@@ -184,3 +184,32 @@ def post_norm_merges(graph: ModelGraph) -> list[Node]:
         and any(graph.nodes[c].op in ("layer_norm", "rms_norm") for c in graph.consumers[s.merge])
         and not s.branch & paths.norms
     ]
+
+
+def end_of(graph: ModelGraph, last: Node) -> Location | None:
+    """The line of a forward that applies it; for a part of a Sequential, which has no forward, where it is made."""
+    whole = graph.location
+    at = last.location
+    if at is not None and (whole is None or (at.path, at.line) != (whole.path, whole.line)):
+        return at
+    return last.constructor or at or whole
+
+
+def one_loss(context: Context) -> bool:
+    """Whether the script has one model and losses of one kind, so that the loss surely reads this output."""
+    script = context.script
+    if script is None:
+        return True
+    kinds = {name.rsplit(".", 1)[-1] for call in script.losses for name in call.callee[:1]}
+    return len(kinds) <= 1 and len(script.models) <= 1
+
+
+def output_of(graph: ModelGraph) -> Node | None:
+    """The node that gives a model's only output, behind views, squeezes and the like; None where it has several."""
+    outputs = list(graph.of_kind("output"))
+    if len(outputs) != 1 or len(outputs[0].inputs) != 1:
+        return None
+    node = graph.nodes[outputs[0].inputs[0]]
+    while node.kind == "reshape" and len(node.inputs) == 1 and node.op != "detach":
+        node = graph.nodes[node.inputs[0]]
+    return node

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 from gradlint import claims
 from gradlint.finding import Finding, Severity
-from gradlint.graph.model import ModelGraph, Node
+from gradlint.graph.model import ModelGraph
 from gradlint.graph.profile import Profile
-from gradlint.location import Location
 from gradlint.rule import Context, Rule
 
 DOUBLED = {
@@ -74,12 +73,11 @@ for _ in range(100):
     GOOD = BAD.replace(", nn.Softmax(dim=1)", "")
 
     def check_graph(self, graph: ModelGraph, profile: Profile, context: Context) -> Iterator[Finding]:
-        outputs = list(graph.of_kind("output"))
-        if len(outputs) != 1 or len(outputs[0].inputs) != 1 or not _one_loss(context):
+        last = claims.output_of(graph)
+        if last is None or not claims.one_loss(context):
             return
-        last = _unwrapped(graph, graph.nodes[outputs[0].inputs[0]])
         doubled = DOUBLED.get((last.op, graph.loss.kind))
-        location = _place(graph, last)
+        location = claims.end_of(graph, last)
         if doubled is None or location is None:
             return
         ends, loss, again = doubled
@@ -94,28 +92,3 @@ for _ in range(100):
             confidence=graph.confidence,
             needs_probe=False,
         )
-
-
-def _place(graph: ModelGraph, last: Node) -> Location | None:
-    """The line of a forward that applies it; for a part of a Sequential, which has no forward, where it is made."""
-    whole = graph.location
-    at = last.location
-    if at is not None and (whole is None or (at.path, at.line) != (whole.path, whole.line)):
-        return at
-    return last.constructor or at or whole
-
-
-def _one_loss(context: Context) -> bool:
-    """Whether the script has one model and losses of one kind, so that the loss surely reads this output."""
-    script = context.script
-    if script is None:
-        return True
-    kinds = {name.rsplit(".", 1)[-1] for call in script.losses for name in call.callee[:1]}
-    return len(kinds) <= 1 and len(script.models) <= 1
-
-
-def _unwrapped(graph: ModelGraph, node: Node) -> Node:
-    """The node behind views, squeezes and the like."""
-    while node.kind == "reshape" and len(node.inputs) == 1 and node.op != "detach":
-        node = graph.nodes[node.inputs[0]]
-    return node
