@@ -12,7 +12,7 @@ from gradlint.source.index import (
     Scope,
     position_of,
 )
-from gradlint.source.known_calls import call_external, call_member
+from gradlint.source.known_calls import call_external, call_member, curried
 from gradlint.source.passing import Passing
 from gradlint.source.things import (
     ClassThing,
@@ -168,6 +168,11 @@ class Evaluator(Passing):
                 return call_external(self, name, node, scope, frame)
             case Member(owner, name):
                 return call_member(self, owner, name, node, scope, frame)
+            case Instance(cls=External("functools.partial"), call=ast.Call(args=[first, *_]) as made):
+                key = (id(made), id(node))
+                whole = self._curried.get(key) or self._curried.setdefault(key, curried(callee, node, scope))
+                inner = self.evaluate(first, callee.scope, callee.frame)
+                return tuple(t for c in inner for t in self.call(c, whole, scope, frame))
         return (Instance(callee, node, scope, frame),)
 
     def call_function(

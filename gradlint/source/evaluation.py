@@ -53,6 +53,7 @@ class Evaluation(ABC):
         self._spent = 0
         self._importing: set[tuple[str, str]] = set()
         self._sites: dict[int, list[CallSite]] = {}
+        self._curried: dict[tuple[int, int], ast.Call] = {}
         self.budget = Budget()
 
     def index(self, file: SourceFile) -> FileIndex:

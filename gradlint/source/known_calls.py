@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -169,8 +170,38 @@ def call_external(evaluator: Elements, name: str, node: ast.Call, scope: Scope, 
             for t in evaluator.evaluate(first, scope, frame)
         )
     if name == "functools.partial" and first is not None:
-        return evaluator.evaluate(first, scope, frame)
+        things = evaluator.evaluate(first, scope, frame)
+        given = len(node.args) > 1 or bool(node.keywords)
+        if given and any(isinstance(t, External) and _OPTIMIZER.search(t.name) for t in things):
+            return (Instance(External(name), node, scope, frame),)
+        return things
     return (Instance(External(name), node, scope, frame),)
+
+
+_OPTIMIZER = re.compile(r"^torch\.optim\.\w+$|\.(Adam\w*|SGD\w*|Lion\w*|Adafactor|LAMB|Lamb)$")
+
+
+def curried(partial: Instance, node: ast.Call, scope: Scope) -> ast.Call:
+    """The call that a call of `functools.partial(…)` comes to; what cannot be read from here is left unknown."""
+    assert partial.call is not None
+    outer: Scope | None = scope
+    while outer is not None and outer is not partial.scope:
+        outer = outer.parent
+
+    def seen(value: ast.expr) -> ast.expr:
+        within = outer is not None or isinstance(value, ast.Constant)
+        return value if within else ast.copy_location(ast.Name("<given elsewhere>", ast.Load()), value)
+
+    named = {k.arg for k in node.keywords}
+    call = ast.Call(
+        seen(partial.call.args[0]),
+        [*map(seen, partial.call.args[1:]), *node.args],
+        [
+            *(ast.keyword(k.arg, seen(k.value)) for k in partial.call.keywords if k.arg is None or k.arg not in named),
+            *node.keywords,
+        ],
+    )
+    return ast.copy_location(call, node)
 
 
 def _pure(function: Callable[..., Any], firsts: list[Plain], values: list[list[Thing]]) -> Things:

@@ -320,3 +320,24 @@ class Trainer(Base):
     (step,) = read("trainer.py", files).steps
     assert [(m.name, m.recurrence.kinds) for m in step.models] == [("net", ("LSTM",))]
     assert step.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("make", "rates"),
+    [
+        ("Opt = partial(torch.optim.AdamW, lr=2e-5)\nopt = Opt(net.parameters())", [2e-5]),
+        ("Opt = partial(torch.optim.AdamW, lr=2e-5)\nopt = Opt(net.parameters(), lr=1e-4)", [1e-4]),
+        ("rate = 3e-5\nopt = partial(torch.optim.AdamW, lr=rate)(net.parameters())", [3e-5]),
+        (
+            "def kind():\n    r = f()\n    return partial(torch.optim.AdamW, lr=r)\nopt = kind()(net.parameters())",
+            [],
+        ),
+    ],
+)
+def test_a_partial_optimizer_has_the_rate_that_it_was_given(read, make, rates):
+    text = LSTM + f"from functools import partial\n{make}\nnet(x).sum().backward()\nopt.step()\n"
+    (step,) = read("train.py", {"train.py": text}).steps
+    assert step.optimizer is not None
+    assert step.optimizer.algorithms == ("AdamW",)
+    assert [v.value for v in step.optimizer.learning_rate.values] == rates
+    assert [m.name for m in step.models] == ["net"]
