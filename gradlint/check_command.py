@@ -238,11 +238,23 @@ def _task(
     named = list(paths) or ([] if stdin_filename or models else [Path()])
     files = _found(named, found, force_exclude)
     stdin = None
+    if stdin_filename:
+        _lead_somewhere(stdin_filename)
     if stdin_filename and not (force_exclude and Exclusion(found.home, found.exclude).covers(stdin_filename)):
         stdin = (stdin_filename, decode(sys.stdin.buffer.read()))
     inside = [t.path for t in targets if t.path] if not named else []
     root = default_root([*named, *inside, *([stdin_filename] if stdin_filename else [])])
     return _Task(found, Engine(found.config, root, targets=targets, home=found.home), files, stdin, targets)
+
+
+def _lead_somewhere(path: Path) -> None:
+    """Raises UnreadableError for a path whose links go round in a circle."""
+    from gradlint.source.project import UnreadableError
+
+    try:
+        path.resolve()
+    except (OSError, RuntimeError) as error:
+        raise UnreadableError(f"{path}: its links go round in a circle") from error
 
 
 def _unread(result: Result, named: Sequence[Path]) -> list[str]:

@@ -25,7 +25,7 @@ cli.add_command(probe)
 @cli.command(short_help="Show the documentation of a rule, or the table of all.")
 @click.argument("rule", required=False)
 def explain(rule: str | None) -> None:
-    """Show the documentation of a rule (by code or name), or the table of all rules."""
+    """Show the documentation of a rule (by code or name), the table of a family (GL1), or that of all rules."""
     from rich.console import Console
 
     from gradlint.report.explain import UnknownRuleError, documentation, table

@@ -326,6 +326,20 @@ def test_explain_lists_and_documents_every_rule() -> None:
     assert gradlint("explain", "saturating-stack").output == gradlint("explain", "gl101").output
 
 
+def test_the_name_given_to_standard_input_may_be_a_circle_of_links(here: Path) -> None:
+    (here / "one.py").symlink_to(here / "two.py")
+    (here / "two.py").symlink_to(here / "one.py")
+    result = check("-", "--stdin-filename", str(here / "one.py"), stdin="import torch\n")
+    assert result.exit_code == 2
+    assert result.output == f"error: {here / 'one.py'}: its links go round in a circle\n"
+
+
+def test_explain_of_a_family_lists_its_rules() -> None:
+    result = gradlint("explain", "gl4")
+    assert result.exit_code == 0
+    assert {code for code in registry() if code in result.output} == {c for c in registry() if c.startswith("GL4")}
+
+
 def test_explain_of_no_rule_is_exit_2() -> None:
     result = gradlint("explain", "saturating-stak")
     assert result.exit_code == 2

@@ -15,9 +15,12 @@ class UnknownRuleError(Exception):
     """No rule has that code or name."""
 
 
-def documentation(code_or_name: str) -> Markdown:
-    """A rule's documentation, rendered. Raises UnknownRuleError."""
+def documentation(code_or_name: str) -> Markdown | Table:
+    """A rule's documentation, rendered; of the beginning of several codes, their table. Raises UnknownRuleError."""
     rules = registry().values()
+    begins = re.fullmatch(r"GL\d{0,2}", code_or_name.upper())
+    if begins and any(code.startswith(begins[0]) for code in registry()):
+        return table(begins[0])
     found = next((r for r in rules if code_or_name.upper() == r.code or code_or_name.lower() == r.name), None)
     if found is None:
         known = [*registry(), *(r.name for r in rules)]
@@ -27,11 +30,12 @@ def documentation(code_or_name: str) -> Markdown:
     return Markdown(found.documentation())
 
 
-def table() -> Table:
-    """All rules: code, name, severity, what it is about."""
+def table(prefix: str = "") -> Table:
+    """The rules whose codes begin so: code, name, severity, what it is about."""
     shown = Table("code", "name", "severity", "finds")
     for code, rule in registry().items():
-        shown.add_row(code, rule.name, rule.severity.value, summary(rule))
+        if code.startswith(prefix):
+            shown.add_row(code, rule.name, rule.severity.value, summary(rule))
     return shown
 
 
