@@ -40,10 +40,13 @@ class Frameworks:
         """The steps of Trainers that a file constructs."""
         found: list[TrainingStep] = []
         for name, sites in index.calls_by_name.items():
-            if not name.endswith("Trainer"):
+            if not name.endswith("Trainer") and name != "from_argparse_args":
                 continue
             for site in sites:
-                names = self._names(self.evaluator.ask(site.node.func, site.scope))
+                maker = site.node.func
+                if name == "from_argparse_args" and isinstance(maker, ast.Attribute):
+                    maker = maker.value
+                names = self._names(self.evaluator.ask(maker, site.scope))
                 if self.evaluator.dead(site.path, site.scope):
                     continue
                 if any("lightning" in n for n in names):
@@ -93,7 +96,9 @@ class Frameworks:
             clipping = Clipping(
                 "trainer argument", location(site.scope.file, keywords["gradient_clip_val"]), bound, enabled=not off
             )
-        elif any(k.arg is None for k in site.node.keywords) or terminal_name(site.node.func) == "from_argparse_args":
+        elif terminal_name(site.node.func) == "from_argparse_args" and "gradient_clip_val" in site.scope.file.text:
+            clipping = Clipping("config", where)
+        else:
             for keyword in site.node.keywords:
                 if keyword.arg is None:
                     clipping = self._spread(keyword.value, site) or clipping

@@ -341,3 +341,34 @@ def test_a_partial_optimizer_has_the_rate_that_it_was_given(read, make, rates):
     assert step.optimizer.algorithms == ("AdamW",)
     assert [v.value for v in step.optimizer.learning_rate.values] == rates
     assert [m.name for m in step.models] == ["net"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "clipped"),
+    [
+        ("args, max_epochs=3", False),
+        ("args, gradient_clip_val=1.0", True),
+        ("args)  # --gradient_clip_val\n    (0", True),
+    ],
+)
+def test_a_lightning_trainer_made_from_arguments_is_a_step(read, arguments, clipped):
+    text = f"""
+import torch, pytorch_lightning as pl
+from torch import nn
+
+class Lit(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.rnn = nn.LSTM(3, 4)
+    def training_step(self, batch, i):
+        return self.rnn(batch)[0].sum()
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=1e-3)
+
+def run(args):
+    trainer = pl.Trainer.from_argparse_args({arguments})
+    trainer.fit(Lit())
+"""
+    (step,) = read("train.py", {"train.py": text}).steps
+    assert step.framework == "lightning"
+    assert (step.clipping is not None) is clipped
