@@ -20,6 +20,8 @@ _FRESH = ("init", "reset", "begin", "zero", "hidden", "state", "detach", "repack
 
 _STATE = re.compile(r"hidden|state|^h(_|x|c|\d|$)|cell|memory", re.IGNORECASE)
 
+_SPEAKS_OF_RECURRENCE = re.compile(r"rnn|lstm|gru|recurrent", re.IGNORECASE)
+
 Loop = ast.For | ast.While
 
 
@@ -47,30 +49,30 @@ class CarriedStates:
     def _passed(self, backward: CallSite, loop: Loop) -> CarriedState | None:
         """`out, h = model(x, h)` in the loop, and nothing in it that makes `h` anew or cuts it."""
         scope = backward.scope
-        words = {n.attr for n in ast.walk(loop) if isinstance(n, ast.Attribute)}
-        if words & {"detach_"}:
+        candidates = [(n, name) for n in ast.walk(loop) if isinstance(n, ast.Assign) for name in _both_ways(n)]
+        if not candidates or any(isinstance(n, ast.Attribute) and n.attr == "detach_" for n in ast.walk(loop)):
             return None
+        sites = {id(s.node): s for s in scope.calls}
         loss = _behind(backward)
-        for call in (s for s in scope.calls if _inside(s.node, loop) and not call_is_under_no_grad(s)):
-            for statement in (n for n in ast.walk(loop) if isinstance(n, ast.Assign) and n.value is call.node):
-                for name in _both_ways(statement):
-                    if not self._recurs(call, name, backward) or not _is_carried(name, statement, loop, scope):
-                        continue
-                    if loss.isdisjoint(_names(statement.targets)):
-                        continue
-                    thrown = any(_is_thrown_away(n) for n in ast.walk(loop))
-                    return CarriedState(
-                        name,
-                        location(scope.file, backward.node),
-                        location(scope.file, statement),
-                        _retains(backward.node),
-                        thrown,
-                    )
+        for statement, name in candidates:
+            call = sites.get(id(statement.value))
+            if call is None or call_is_under_no_grad(call) or loss.isdisjoint(_names(statement.targets)):
+                continue
+            if _is_carried(name, statement, loop, scope) and self._recurs(call, name, backward):
+                return CarriedState(
+                    name,
+                    location(scope.file, backward.node),
+                    location(scope.file, statement),
+                    _retains(backward.node),
+                    any(_is_thrown_away(n) for n in ast.walk(loop)),
+                )
         return None
 
     def _kept(self, backward: CallSite, loop: Loop) -> CarriedState | None:
         """A state that the model keeps on itself between calls, and that the loop never renews."""
         scope = backward.scope
+        if not _SPEAKS_OF_RECURRENCE.search(scope.file.text):
+            return None
         called = [s for s in scope.calls if _inside(s.node, loop)]
         names = {n.attr for n in ast.walk(loop) if isinstance(n, ast.Attribute)}
         if any(part in name.lower() for name in names for part in _FRESH):
@@ -125,7 +127,8 @@ def _inside(node: ast.AST, loop: Loop) -> bool:
 
 def _both_ways(statement: ast.Assign) -> Iterator[str]:
     """The variables that an assignment gives to a call and takes from it."""
-    assert isinstance(statement.value, ast.Call)
+    if not isinstance(statement.value, ast.Call):
+        return
     given: list[ast.expr] = []
     for argument in (*statement.value.args, *(k.value for k in statement.value.keywords)):
         given += argument.elts if isinstance(argument, (ast.Tuple, ast.List)) else [argument]
