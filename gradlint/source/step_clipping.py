@@ -6,6 +6,7 @@ import ast
 from dataclasses import replace
 
 from gradlint.source.clipping import bound_of, bounds, clip_kind, is_off, optimizer_clips
+from gradlint.source.deepspeed import engine_clipping
 from gradlint.source.evaluate import Evaluator
 from gradlint.source.events import Event
 from gradlint.source.index import CONDITIONAL, Block, Scope, location
@@ -101,7 +102,9 @@ class StepClippings:
         return any(t in models or t.name.rpartition(".")[2] in names or set(t.classes) & names for t in targets)
 
     def _elsewhere(self, scope: Scope, target: Event, optimizer: Optimizer | None) -> Clipping | None:
-        """Gradient hooks, and optimizers that bound the gradient themselves."""
+        """Gradient hooks, and engines and optimizers that bound the gradient themselves."""
+        if target.framework == "deepspeed" and (own := engine_clipping(self.evaluator, target.site.scope)) is not None:
+            return own
         index = self.evaluator.index(target.site.scope.file)
         for site in index.calls_by_name.get("register_hook", []):
             if clip_kind(self.evaluator, site) == "hook" and not self.evaluator.dead(site.path, site.scope):

@@ -372,3 +372,22 @@ def run(args):
     (step,) = read("train.py", {"train.py": text}).steps
     assert step.framework == "lightning"
     assert (step.clipping is not None) is clipped
+
+
+@pytest.mark.parametrize(
+    ("config", "content", "clipped"),
+    [
+        ("'ds.json'", '{"gradient_clipping": 1.0}', True),
+        ("'ds.json'", "{}", False),
+        ("{'gradient_clipping': 0.5}", "", True),
+        ("{'train_batch_size': 8}", "", False),
+        ("unknown()", "", True),
+    ],
+)
+def test_a_deepspeed_engine_clips_as_its_configuration_says(read, config, content, clipped):
+    text = LSTM + (
+        f"import deepspeed\nengine, _, _, _ = deepspeed.initialize(model=net, config={config})\n"
+        "for x in data:\n    engine.backward(engine(x).sum())\n    engine.step()\n"
+    )
+    (step,) = read("train.py", {"train.py": text, "ds.json": content}).steps
+    assert (step.clipping is not None) is clipped
