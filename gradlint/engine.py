@@ -189,7 +189,8 @@ class Engine:
             return checked
         older = refusal(source.text, source.path)
         if older is not None:
-            checked.findings += self._syntax_error(source, older)
+            what = "`async` is a keyword since Python 3.7; the rest is read as older Pythons do"
+            checked.findings += self._syntax_error(source, older, what)
         script = read_script(source, self.project)
         checked.skipped += script.skipped
         findings = [f for rule in self.rules for f in rule.check_script(script)]
@@ -231,12 +232,12 @@ class Engine:
                 checked.constructed.add(_class_of(model, source))
         return checked
 
-    def _syntax_error(self, source: SourceFile, error: BaseException) -> Iterator[Finding]:
+    def _syntax_error(self, source: SourceFile, error: BaseException, told: str | None = None) -> Iterator[Finding]:
         rule = next((r for r in self.rules if r.code == "GL001"), None)
         if rule is not None:
             line = getattr(error, "lineno", None) or 1
             column = getattr(error, "offset", None) or 1
-            what = error.msg if isinstance(error, SyntaxError) else str(error) or type(error).__name__
+            what = told or (error.msg if isinstance(error, SyntaxError) else str(error) or type(error).__name__)
             at = Location(source.path, line, column)
             message = f"the file does not parse: {what}"
             yield rule.finding(at, message, severity=Severity.ERROR, needs_probe=False)

@@ -112,6 +112,14 @@ def test_a_file_that_does_not_parse_is_a_finding(here: Path) -> None:
     assert [(f["code"], f["line"], f["severity"], f["verdict"]) for f in found] == [("GL001", 2, "error", None)]
 
 
+def test_what_older_python_alone_reads_is_told_and_checked_nonetheless(here: Path) -> None:
+    text = (here / "deep.py").read_text() + "for x, y in loader:\n    x = x.cuda(async=True)\n"
+    (here / "old.py").write_text(text)
+    found = {f["code"]: f for f in document("--no-exec", "old.py")["findings"]}
+    assert {"GL001", "GL101"} <= set(found)
+    assert "keyword since Python 3.7" in found["GL001"]["message"]
+
+
 UNREADABLE = {
     "binary.py": (b"import torch\0", "not a text file"),
     "utf16.py": ("import torch # ä".encode("utf-16"), "not a text file"),
