@@ -74,6 +74,8 @@ def activate(signal: Signal, f: Elementwise) -> Signal:
 def _compounded(v: float, kurtosis: float, x: Signal) -> float:
     """(1 + v)(1 + κρ²/n) − 1: factors of independent layers multiply. ρ² is the mean over all pairs of tokens, each
     with itself included: what one unit's fluctuation is worth in the mean over the batch."""
+    if x.features <= 1.0:
+        return v  # a statistic of many units, not one of them
     p, n = x.positions, x.batch
     alike = (1.0 + (p - 1.0) * x.s**2 + (n - 1.0) * p * x.c**2) / (n * p)
     return (1.0 + v) * (1.0 + kurtosis * alike / max(x.features, 1.0)) - 1.0

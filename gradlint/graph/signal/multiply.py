@@ -50,12 +50,20 @@ def mul(site: Site) -> Signal:
         mix(a.dc, b.dc),
         de,
         0.0,
-        a.v + b.v + a.v * b.v,
+        _fluctuation(a, b),
         wide.batch,
         wide.positions,
         max(a.features, b.features),
         lead=a.lead + b.lead,
     )
+
+
+def _fluctuation(a: Signal, b: Signal) -> float:
+    """Independent factors fluctuate together; a statistic of a token (the scale of a norm written out) follows what it
+    multiplies."""
+    if min(a.features, b.features) == 1.0 < max(a.features, b.features):
+        return (a if a.features > b.features else b).v
+    return a.v + b.v + a.v * b.v
 
 
 def mul_back(site: Site, gradient: Gradient) -> list[Gradient]:

@@ -92,3 +92,22 @@ def test_weight_gradients_within_a_fraction_of_a_decade(name):
     build, shape, tolerance = CASES[name]
     for layer, predicted, measured in compared(build, torch.randn(shape)):
         assert predicted == pytest.approx(measured, abs=tolerance), layer
+
+
+class HandWrittenNorm(nn.Module):
+    """RMS norm as language models write it, twelve in a row on a residual stream."""
+
+    def __init__(self, width=32):
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(width, width) for _ in range(12)])
+        self.head = nn.Linear(width, 10)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = x + layer(x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6))
+        return self.head(x)
+
+
+def test_norms_written_out_do_not_add_to_what_is_uncertain():
+    for layer, predicted, measured in compared(HandWrittenNorm, torch.randn(16, 6, 32)):
+        assert predicted == pytest.approx(measured, abs=0.2), layer
