@@ -60,8 +60,10 @@ class Heads:
         """q′ = q_V·e; s′ = (s_V + (1 − s_V)A′)/e; two samples keep c_V."""
         v, e = self.v, max(self.mixed, 1e-30)
         s = (self.s_v + (1.0 - self.s_v) * self.rows.pair) / e
-        if v.positions > self.rows.keys:
-            s = ((self.rows.keys - 1.0) * s + (v.positions - self.rows.keys) * v.m * v.m) / (v.positions - 1.0)
+        # Heads among the positions are the queries': several may share one head of values.
+        p, tokens = self.q.positions, self.rows.keys * self.q.positions / max(self.q.positions, v.positions)
+        if p > tokens > 1.0:
+            s = ((tokens - 1.0) * s + (p - tokens) * v.m * v.m) / (p - 1.0)
         de = None if v.de is None else 1.0 - min(max(v.c, 0.0) / e, 1.0)
         return replace(
             self.v, log_q=v.log_q + math.log(e), m=max(-1.0, min(1.0, v.m / math.sqrt(e))), ds=1.0 - min(s, 1.0),
