@@ -353,14 +353,16 @@ def _normalized_next(graph: ModelGraph, paths: Topology, activation: Node) -> bo
 
 
 def in_normalized_branch(graph: ModelGraph, layer: Node) -> bool:
-    """Whether a layer sits in a residual branch that is normalised: before it, inside it or at the merge."""
+    """Whether a layer sits in a residual branch that is normalised: before it, inside it or at the merge.
+
+    Sums within the branch (a modulation that adds up its own contexts) do not hide the residual around them.
+    """
     paths = topology(graph)
-    skip = paths.innermost.get(layer.id)
-    if skip is None:
-        return False
-    if skip.branch & paths.norms:
-        return True
-    return any(c in paths.norms for c in graph.consumers[skip.merge])
+    around = [s for s in paths.skips if layer.id in s.branch and s.kind == "add"]
+    innermost = paths.innermost.get(layer.id)
+    if innermost is not None and innermost not in around:
+        around.append(innermost)
+    return any(s.branch & paths.norms or any(c in paths.norms for c in graph.consumers[s.merge]) for s in around)
 
 
 def only_final_state(graph: ModelGraph, recurrent: Node) -> bool:

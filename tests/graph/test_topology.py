@@ -334,3 +334,15 @@ def test_a_norm_inside_the_branch_or_behind_the_sum_normalises_it():
         return unnormalized_branches(built.graph(), frozenset({y}))
 
     assert [net(False, False), net(True, False), net(False, True)] == [True, False, False]
+
+
+def test_a_sum_within_a_normalised_branch_does_not_hide_the_branch():
+    net = Net()
+    x = net.linear()
+    net.norm()
+    inner = net.linear()
+    net.act()
+    layer = net.linear()
+    net.add(inner, layer)
+    net.add(x, net.linear())
+    assert in_normalized_branch(_with_head(net), net.nodes[layer])
