@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from gradlint import claims
@@ -14,11 +13,7 @@ from gradlint.replay import plain_number
 from gradlint.rule import Context, Rule, RuleOptions
 from gradlint.severity import number
 from gradlint.source.script import Optimizer, Script
-
-BY_HAND = re.compile(
-    r"warm|noam|step_and_update_lr|adjust_l\w*r|set_lr|\blr_lambda\b|lr_scale|[\"']lr[\"']\]\s*\*?=(?!=)", re.IGNORECASE
-)
-"""Whatever may raise a rate step by step, anywhere in the file: where in doubt the rule is silent."""
+from gradlint.warmup import starts_cold
 
 
 class NoWarmupOptions(RuleOptions, frozen=True):
@@ -106,7 +101,7 @@ for _ in range(100):
 
     def check_graph(self, graph: ModelGraph, profile: Profile, context: Context) -> Iterator[Finding]:
         script = context.script
-        if graph.pretrained or script is None or BY_HAND.search(script.text):
+        if graph.pretrained or script is None:
             return
         layers = _attention_layers(graph)
         if len(layers) < self.options.layers:
@@ -156,10 +151,6 @@ def _weighs_values(graph: ModelGraph, node: Node) -> bool:
 
 def _is_cold(optimizer: Optimizer, script: Script) -> bool:
     """Whether Adam surely starts at its full rate, on weights that were drawn."""
-    if optimizer.algorithm not in ("Adam", "AdamW") or any(m.pretrained for m in optimizer.models):
-        return False
-    if optimizer.location.path != script.path:
-        return False  # What its own file does to the rate was not looked for.
-    if any(s.warmup is not False or s.max_lr is not None for s in optimizer.schedules):
+    if not starts_cold(optimizer, script) or any(m.pretrained for m in optimizer.models):
         return False
     return any(s.optimizer is not None and s.optimizer.location == optimizer.location for s in script.steps)

@@ -11,7 +11,8 @@ from gradlint.graph.profile import Profile
 from gradlint.replay import plain_number
 from gradlint.rule import Context, Rule, RuleOptions
 from gradlint.severity import number
-from gradlint.source.script import Model, Optimizer
+from gradlint.source.script import Model, Optimizer, Script
+from gradlint.warmup import starts_cold
 
 
 class WarmupOptions(RuleOptions, frozen=True):
@@ -25,7 +26,7 @@ class PostNormWithoutWarmup(Rule):
     """
     ## What it does
     Looks for six or more transformer layers that normalise after the residual addition, trained with Adam or AdamW
-    above 1e-4 without a warm-up.
+    above 1e-4, where neither a schedule nor code in the file warms the rate up.
 
     ## Why it hurts
     With the normalisation behind the addition the expected gradient of the last layers is large at the start, and
@@ -97,7 +98,7 @@ for _ in range(100):
         if len(merges) < 2 * self.options.layers:
             return
         for optimizer in context.optimizers:
-            rate = self._high_rate(optimizer)
+            rate = self._high_rate(optimizer, context.script)
             location = claims.place(graph, merges[0])
             if rate is None or location is None or any(_pretrained(m) for m in optimizer.models):
                 continue  # A rate that is too high for loaded weights is GL501's.
@@ -114,13 +115,12 @@ for _ in range(100):
                 needs_probe=False,
             )
 
-    def _high_rate(self, optimizer: Optimizer) -> float | None:
+    def _high_rate(self, optimizer: Optimizer, script: Script | None) -> float | None:
         """The rate, where it is surely high from the first step on."""
         rate = plain_number(optimizer.learning_rate)
-        if optimizer.algorithm not in ("Adam", "AdamW") or rate is None or rate <= self.options.learning_rate:
+        if rate is None or rate <= self.options.learning_rate:
             return None
-        warmed = any(s.warmup is not False or s.max_lr is not None for s in optimizer.schedules)
-        return None if warmed else rate
+        return rate if starts_cold(optimizer, script) else None
 
 
 def _pretrained(model: Model) -> bool:

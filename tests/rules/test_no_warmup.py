@@ -76,3 +76,13 @@ def test_a_decay_is_no_warm_up(tmp_path):
 def test_a_deep_post_norm_transformer_is_one_finding_with_the_other_beside_it(tmp_path):
     findings = found(tmp_path, layers=8)
     assert [(f.code, f.primary) for f in findings] == [("GL303", True), ("GL506", False)]
+
+
+def test_a_warm_up_by_hand_silences_the_deep_ones_too(tmp_path):
+    by_hand = "for group in optimizer.param_groups:\n    group['lr'] = 1e-6"
+    assert found(tmp_path, layers=8, schedule=by_hand) == []
+
+
+@pytest.mark.parametrize(("layers", "code"), [(4, "GL506"), (8, "GL303")])
+def test_a_comment_warms_nothing_up(layers, code, tmp_path):
+    assert found(tmp_path, layers=layers, schedule="# there is no warm-up here")[0].code == code
