@@ -28,6 +28,8 @@ _STEP_NAMES = frozenset({"step", "step_and_update_lr", "step_optimizer"})
 _OPTIMIZER_NAME = re.compile(
     r"(^|_)(opt|optim|optimi[sz]er|solver|adam|sgd|opti|optm)(_|\d|s\b|$)|optim|optm|^opt|_opt|opt[A-Z_]|Opt"
 )
+_ENVIRONMENT = re.compile(r"(^|_|[a-z](?=E))[eE]nv(s|ironments?)?(_|\d|$)")
+
 _NOT_OPTIMIZER = re.compile(
     r"sched|env|scaler|writer|pbar|prof|track|metric|meter|progress|accelerator|simul|game|agent|logger|bar$|warm|lr_",
     re.IGNORECASE,
@@ -145,6 +147,8 @@ class Events:
         if _is_scaler(things, last) and site.node.args:
             optimizer = self.evaluator.ask(site.node.args[0], site.scope, frame)
             return Event("step", site, path, frame, optimizer, framework="scaler", inlined=inlined)
+        if name == "step" and _ENVIRONMENT.search(last):
+            return None  # Arguments that a caller gives in another order make an optimizer of it.
         if self.optimizers.roots(things):
             methods = [t for t in self.evaluator.ask(site.node.func, site.scope, frame) if isinstance(t, FunctionThing)]
             framework = (

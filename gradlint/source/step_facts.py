@@ -13,11 +13,22 @@ from gradlint.source.script import StepEvent
 from gradlint.source.step_order import exclusive
 
 _REWARD = re.compile(
-    r"reward|advantage|^(?:b_|mb_)?(?:adv|advs|gae|returns)(?:_b|_batch)?$|discounted|td_?(?:error|target|delta)|q_target|target_q|q_next|next_q"
+    r"reward|advantage|^(?:b_|mb_)?(?:gae|returns)(?:_b|_batch)?$|discounted|td_?(?:error|target|delta)|q_target|target_q|q_next|next_q"
     r"|expected_q",
     re.IGNORECASE,
 )
 """Data that a loss is made of in reinforcement learning."""
+
+_ADVANTAGE = re.compile(r"^(?:b_|mb_)?advs?(?:_b|_batch)?$")
+"""Advantages in short, as adversarial examples and the options for them are called too."""
+
+_OPTION = re.compile(r"(^|\.)(opts?|options?|args?|cfg|config|conf|params|hparams|flags)\.\w+$", re.IGNORECASE)
+
+_LEARNS_BY_REWARD = re.compile(
+    r"reward|return_|returns|advantage|log_?p(rob|i)|\bgae\b|policy|actor|critic", re.IGNORECASE
+)
+
+_TARGET_ENTROPY = re.compile(r"target_?ent|ent\w*_target", re.IGNORECASE)
 
 _POLICY = re.compile(
     r"policy_loss|value_loss|actor_loss|critic_loss|q_values?|q_eval|next_states?|log_probs?$|discount|gamma",
@@ -81,7 +92,13 @@ def is_reinforcement(scope: Scope, source: Event) -> bool:
             break
     if any(_REWARD.search(w) for w in words) or (words & {"gamma", "discount"} and words & {"r", "R", "rew", "rews"}):
         return True
-    return any(_POLICY.search(w) for w in words) and any("reward" in w.lower() for w in scope.words)
+    short = any(_ADVANTAGE.search(w.rpartition(".")[2]) and not _OPTION.search(w) for w in seen)
+    if short and any(_LEARNS_BY_REWARD.search(w) for w in scope.words):
+        return True
+    policy = {w for w in words if _POLICY.search(w)}
+    if any(_TARGET_ENTROPY.search(w) for w in words) and all("prob" in w for w in policy):
+        return False  # The temperature of an entropy bonus is trained on the entropy alone.
+    return bool(policy) and any("reward" in w.lower() for w in scope.words)
 
 
 def _data_names(expression: ast.expr, holder: Scope) -> Iterable[str]:

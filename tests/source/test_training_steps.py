@@ -236,12 +236,41 @@ opt = torch.optim.Adam(critic.parameters())
         ("-(log_prob * advantages.detach()).mean()", True),
         ("0.5 * (real_loss + loss_adv)", False),
         ("F.mse_loss(critic(s, a), cross_entropy)", False),
+        ("-(log_prob * adv).mean()", True),
+        ("-(log_alpha * (log_prob + target_entropy).detach()).mean()", False),
     ],
 )
 def test_rewards_are_told_by_the_data_and_not_by_the_name_of_a_class(read, loss, expected):
     text = CRITIC + f"print('reward so far')\nloss = {loss}\nloss.backward()\nopt.step()\n"
     (step,) = read("train.py", {"train.py": text}).steps
     assert step.reinforcement is expected
+
+
+def test_the_option_for_adversarial_examples_is_no_advantage(read):
+    text = CRITIC + "loss = F.mse_loss(critic(s, a), y) + opt.adv * regulariser\nloss.backward()\nopt.step()\n"
+    (step,) = read("train.py", {"train.py": text}).steps
+    assert not step.reinforcement
+
+
+def test_a_step_of_the_environment_is_none_of_an_optimizer_even_where_a_caller_mixes_up_its_arguments(read):
+    text = (
+        CRITIC
+        + """
+class Agent:
+    def __init__(self, env, optimizer):
+        self.env = env
+        self.optimizer = optimizer
+    def learn(self, s, a):
+        after, reward, done, info = self.env.step(a)
+        loss = F.mse_loss(critic(s, a), reward)
+        loss.backward()
+        self.optimizer.step()
+
+Agent(opt, opt).learn(s, a)
+"""
+    )
+    steps = read("train.py", {"train.py": text}).steps
+    assert [s.optimizer_step.line for s in steps] == [text.splitlines().index("        self.optimizer.step()") + 1]
 
 
 def test_rewards_are_followed_through_names_in_capitals_and_attributes(read):
