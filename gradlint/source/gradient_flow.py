@@ -44,6 +44,13 @@ _DATA = re.compile(
 _MODEL = re.compile(r"(^|\.)(model|\w*_model|net|\w*net|encoder|decoder|classifier|generator|policy_net)(\.forward)?$")
 """Names that only models are called by."""
 
+_TRAINER = re.compile(
+    r"(^|[._])(self|autograd|engine|model|module|trainer|strategy|plugin|booster|amp|ddp|net)\d*$|accelerator|fabric|optim"
+    r"|scaler",
+    re.IGNORECASE,
+)
+"""Names of what runs a backward from the loss that it is given; tensors run it from themselves."""
+
 MAX_STEPS = 400
 MAX_DEPTH = 24
 
@@ -271,8 +278,9 @@ def backwards(scope: Scope) -> list[tuple[CallSite, ast.expr]]:
                 func=ast.Attribute(value=ast.Call(func=ast.Attribute(attr="scale"), args=[loss]), attr="backward")
             ):
                 found.append((site, loss))
-            case ast.Call(func=ast.Attribute(attr="backward"), args=[ast.Name() as loss]):
-                found.append((site, loss))
+            case ast.Call(func=ast.Attribute(value=trainer, attr="backward"), args=[ast.Name() as loss]):
+                # `outputs.backward(gradient)` starts from the outputs, `accelerator.backward(loss)` from the loss.
+                found.append((site, loss if _TRAINER.search(dotted(trainer) or "") else trainer))
             case ast.Call(func=ast.Attribute(value=loss, attr="backward"), args=[]):
                 found.append((site, loss))
     return found

@@ -61,6 +61,22 @@ def test_targets_weights_straight_through_and_logging_are_left_alone(body, tmp_p
     assert found("GL603", step(body), tmp_path) == []
 
 
+def test_the_gradient_that_a_backward_is_given_is_not_what_it_starts_from(tmp_path):
+    text = """
+    model = nn.Linear(16, 4)
+    outputs = model(x)
+    gradient = torch.autograd.Variable(torch.randn(outputs.size()))
+    outputs.backward(gradient)
+    """
+    assert found("GL603", text, tmp_path) == []
+
+
+def test_what_runs_a_backward_starts_it_from_the_loss_that_it_is_given(tmp_path):
+    body = "loss = criterion(model(x).detach(), y)"
+    text = step(body).replace("loss.backward()", "accelerator.backward(loss)")
+    assert lines(found("GL603", text, tmp_path), tmp_path) == [body]
+
+
 def test_the_step_of_a_discriminator_is_left_alone(tmp_path):
     text = """
     generator, discriminator = nn.Linear(8, 8), nn.Linear(8, 1)
