@@ -208,7 +208,9 @@ def _weight_severity(layer: LayerProfile, bands: Bands) -> Severity | None:
         return None
     uncertainty = HYSTERESIS
     if layer.weight_band is not None:
-        uncertainty = max(uncertainty, abs(layer.weight_band[1] - layer.weight_band[0]) / 2)
+        low, high = layer.weight_band
+        small = layer.weight_gradient < 0
+        uncertainty = max(uncertainty, high - layer.weight_gradient if small else layer.weight_gradient - low)
     limits = vanishing(bands) if layer.scale_free else bands
     return classify_log10(layer.weight_gradient, limits, uncertainty=uncertainty)
 

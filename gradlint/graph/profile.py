@@ -13,7 +13,8 @@ class LayerProfile:
 
     `activation_std`: log10 std of h's elements. `gradient`: log10 of ‖∂L/∂h‖ relative to the last hidden
     layer's. `weight_gradient`: log10 of the absolute norm of ∂L/∂W under the mean-reduced loss.
-    `band`: (low, high) log10 of `gradient`. `saturated`: share of units of the activation that consumes h
+    `band`: (low, high) log10 of `gradient`. `weight_band`: that of `weight_gradient`, whose upper edge allows for the
+    targets of a dense output being alike. `saturated`: share of units of the activation that consumes h
     in its flat part. `distinct`: 1 − c, how far two different inputs stay apart. `scale_free`: the weight
     feeds a normalisation, so that its absolute gradient says nothing. `gradient` is None too where none flows
     at all; `zero_gated` tells that this is so only as long as a zero-initialised branch has not grown.

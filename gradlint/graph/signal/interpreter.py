@@ -149,6 +149,7 @@ def _layers(
     direct = _carried_by_values(walk)
     hidden = [i for i in hidden if direct[i]] or hidden
     reference = gradient_at[hidden[-1]] if hidden else None
+    coherent = _coherence(walk)
     rows = []
     for node in nodes:
         own = gradient_at[node.id]
@@ -166,13 +167,25 @@ def _layers(
                 gradient=relative,
                 weight_gradient=weight,
                 band=None if relative is None else (relative - width, relative + width),
-                weight_band=None if weight is None else (weight - width, weight + width),
+                weight_band=None if weight is None else (weight - width, weight + width + coherent),
                 saturated=_saturated(walk, node.id) if site else None,
                 distinct=site.output.dc if site else None,
                 scale_free=_scale_free(walk, node.id),
             )
         )
     return tuple(rows)
+
+
+def _coherence(walk: Walk) -> float:
+    """Decades by which weight gradients may be larger because the targets of a dense output are alike.
+
+    Random targets are independent of each other, so that the mean over N of them shrinks by √N; the pixels of the
+    pictures that a dense output is compared with all pull the same way.
+    """
+    site = walk.sites[walk.root] if walk.root is not None else None
+    if site is None or site.output.positions <= 1.0:
+        return 0.0
+    return 0.5 * math.log10(site.output.positions * site.output.batch)
 
 
 def _carried_by_values(walk: Walk) -> list[bool]:

@@ -297,3 +297,12 @@ def test_a_net_that_halves_an_image_of_unknown_size_often_has_something_left_to_
         chain.act("relu")
     found = profile(chain.graph())
     assert {-2.0 < layer.gradient < 2.0 for layer in found.layers if layer.gradient is not None} == {True}
+
+
+def test_targets_that_are_alike_may_make_the_weight_gradients_of_a_dense_output_larger():
+    margins = []
+    for side in (1, 32):
+        first = profile(convolutions(3, side), batch_size=BATCH).layers[0]
+        margins.append(first.weight_band[1] - first.weight_gradient)
+        assert first.weight_gradient - first.weight_band[0] == pytest.approx(first.band[1] - first.gradient)
+    assert margins[1] - margins[0] > 0.5 * math.log10(32 * 32)
