@@ -2,8 +2,8 @@
 
 Truth: float64, N(0, 1) input (uniform ids), cross-entropy on random labels, mean log10 over seeds.
 Run: python benchmarks/prediction.py [--set SET] [--seeds 5] [--only SUBSTRING] [--verbose] [--each]
-with SET one of development, heldout, torchvision, timm, transformers, zoo (the last three together); --each prints a
-line for every net.
+with SET one of development, heldout, unseen, torchvision, timm, transformers, zoo (the last three together); --each
+prints a line for every net.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ZERO = math.log10(LEAST) + 1e-6
 IDS = (3, 99)
 """Range of token ids: below stand padding and the like in published vocabularies."""
 VANISHING, EXPLODING = -6.0, 3.0
-SETS = ("development", "heldout", "torchvision", "timm", "transformers", "zoo")
+SETS = ("development", "heldout", "unseen", "torchvision", "timm", "transformers", "zoo")
 NAIVE_DEPTH, NAIVE_SATURATING = 20, 3
 
 
@@ -184,7 +184,11 @@ def spread(values: list[float]) -> str:
 
 
 def nets(which: str) -> Iterable[Case]:
-    module = {"development": "prediction_nets", "heldout": "prediction_heldout"}.get(which, "prediction_zoo")
+    module = {
+        "development": "prediction_nets",
+        "heldout": "prediction_heldout",
+        "unseen": "prediction_unseen",
+    }.get(which, "prediction_zoo")
     maker = f"{which}_cases" if module == "prediction_zoo" and which != "zoo" else "cases"
     found: Iterable[Case] = getattr(import_module(module), maker)()
     return found
