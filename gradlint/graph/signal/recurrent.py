@@ -16,7 +16,15 @@ from gradlint.graph.signal.elementwise import elementwise
 from gradlint.graph.signal.expectation import View
 from gradlint.graph.signal.linear import coherence
 from gradlint.graph.signal.moments import NEVER, Gradient, Signal, log, log_sum
-from gradlint.graph.signal.transfer import NOMINAL_WIDTH, Site, Transfer, Unclaimed, bias_moments, weight_moments
+from gradlint.graph.signal.transfer import (
+    NOMINAL_WIDTH,
+    Site,
+    Transfer,
+    Unclaimed,
+    bias_moments,
+    extent,
+    weight_moments,
+)
 
 _SIGMOID, _TANH = "sigmoid", "tanh"
 _SETTLED = 1e-5
@@ -96,7 +104,23 @@ def forward(site: Site) -> Signal:
         x = replace(layer.h, features=hidden * sides)
     site.memory["steps"] = steps
     site.memory["carried"] = [layer.carried(min(steps, LONGEST)) for layer in layers]
-    return x
+    return replace(x, positions=1.0) if _hands_on_the_last_state(site) else x
+
+
+def _hands_on_the_last_state(site: Site) -> bool:
+    """Whether the loop of a recurrence written by hand leaves one state, not the sequence of all."""
+    return site.memory["steps"] > 1 and extent(site, site.memory["layers"][-1].h)[1] == 1.0
+
+
+def _at_last(site: Site, gradient: Gradient) -> Gradient:
+    """The gradient as a mean over steps, where one state alone receives it."""
+    if not _hands_on_the_last_state(site):
+        return gradient
+    steps = site.memory["steps"]
+    return replace(
+        gradient, log_g=gradient.log_g - math.log(steps), s=0.0, c=gradient.c / steps, e=gradient.pairs(1.0)[0],
+        parts=(), last=True,
+    )  # fmt: skip
 
 
 def _steps(site: Site, x: Signal) -> int:
@@ -280,6 +304,7 @@ def _energies(layer: Layer, carried: list[float], gradient: Gradient, steps: int
 
 def backward(site: Site, gradient: Gradient) -> list[Gradient]:
     """G_x = n_h·v_ih·Σ over gates of G_z at each step; an initial state receives what is left at the first step."""
+    gradient = _at_last(site, gradient)
     g, first = gradient, []
     for layer, carried in zip(reversed(site.memory["layers"]), reversed(site.memory["carried"]), strict=True):
         if g.zero:
@@ -312,7 +337,7 @@ def _onto_state(site: Site, nth: int, first: list[tuple[Layer, float]], gradient
 
 def weight(site: Site, gradient: Gradient) -> float:
     """ln of ‖∂W_ih‖² + ‖∂W_hh‖², all layers and gates: sums over steps and samples of ∂z·xᵀ and ∂z·hᵀ."""
-    g, terms = gradient, []
+    g, terms = _at_last(site, gradient), []
     steps = site.memory["steps"]
     for layer, carried in zip(reversed(site.memory["layers"]), reversed(site.memory["carried"]), strict=True):
         if g.zero:

@@ -21,11 +21,12 @@ from gradlint.graph.signal.transfer import (
 
 @dataclass(frozen=True)
 class Rows:
-    """Softmax rows over T keys: `peak` E Σp², `pair` E Σ p p′ of two rows, `visible` mean of 1/visible keys."""
+    """Softmax rows over T keys: `peak` E Σp², `pair` E Σ p p′ of two rows; whether the keys are `positions`."""
 
     keys: float
     peak: float
     pair: float
+    positions: bool = False
 
 
 def softmax_rows(
@@ -73,8 +74,11 @@ def softmax(site: Site) -> Signal:
         level = math.log(x.features) + min(0.5 * variance, math.sqrt(2.0 * variance * math.log(max(x.features, 2.0))))
         q = variance + level * level
         return replace(x, log_q=log(q), m=-level / math.sqrt(q), ds=x.ds * variance / q, dc=x.dc * variance / q)
-    if axis_of(site, "dim", site.graph.nodes[site.node.inputs[0]]) == "batch":
+    axis = axis_of(site, "dim", site.graph.nodes[site.node.inputs[0]])
+    if axis == "batch":
         raise Unclaimed("softmax over the batch")
+    if axis == "position":
+        return _over_positions(site, x)
     shared = min(max(x.m * x.m + x.f, 0.0), 1.0)
     variance = math.exp(min(x.log_q + log(1.0 - shared), 20.0))
     tokens = max(x.features, 1.0)
@@ -97,11 +101,47 @@ def softmax(site: Site) -> Signal:
     )
 
 
+def _over_positions(site: Site, x: Signal) -> Signal:
+    """p = softmax(z) over T of the P positions, one row a feature: E p² = EΣp²/T, mean 1/T.
+
+    What all positions share cancels, so the scores vary by E z²·(1 − s). Two keys of a row are alike as Σp = 1 has it,
+    E p_i p_j = (1 − EΣp²)/(T(T−1)); all pairs of two samples average to 1/T², those of one position to E Σ p p′/T.
+    """
+    shape, dim = site.graph.nodes[site.node.inputs[0]].shape, site.attribute("dim")
+    size = shape[dim] if shape and isinstance(dim, int) else None
+    keys = float(size) if size is not None else x.positions
+    variance = math.exp(min(x.log_q + log(max(x.ds, 0.0)), 20.0))
+    same, other = x.pairs
+    alike = min(max((same - other) / x.ds, 0.0), 1.0) if x.ds > 0.0 else 1.0
+    found = softmax_rows(keys, variance, alike, False, masked(site))
+    rows = site.memory["rows"] = replace(found, positions=True)
+    even = 1.0 / (keys * rows.peak)
+    in_row = (1.0 - rows.peak) / max((keys - 1.0) * rows.peak, 1e-30) if keys > 1.0 else even
+    rest = max(x.positions - keys, 0.0)
+    s = ((keys - 1.0) * in_row + rest * even) / max(x.positions - 1.0, 1.0)
+    return replace(
+        x,
+        log_q=math.log(rows.peak / keys),
+        m=min(math.sqrt(even), 1.0),
+        ds=1.0 - min(s, 1.0),
+        dc=1.0 - min(even, 1.0),
+        de=1.0 - min(rows.pair / rows.peak, 1.0),
+        f=0.0,
+    )
+
+
 def softmax_back(site: Site, gradient: Gradient) -> list[Gradient]:
     """g_z = p(g − p·g): G = E p²·G′(1 − f)(1 − Σp²); over the keys it sums to zero."""
     if site.node.op == "log_softmax":
         return [gradient]
     rows: Rows = site.memory["rows"]
+    if rows.positions:
+        # What is common to the positions of a row cancels, and what is left sums to zero over them.
+        kept = max((1.0 - max(gradient.s, 0.0)) * (1.0 - rows.peak), 0.0)
+        scale = log(rows.peak / rows.keys * kept)
+        return [
+            Gradient(gradient.log_g + scale, -1.0 / max(rows.keys - 1.0, 1.0), gradient.c * site.output.c, gradient.v)
+        ]
     kept = max((1.0 - max(gradient.f, 0.0)) * (1.0 - rows.peak), 0.0)
     return [
         Gradient(

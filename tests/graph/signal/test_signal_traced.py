@@ -90,6 +90,41 @@ def test_a_mask_of_known_values_hides_keys_and_is_no_signal(attend):
     assert math.exp(found.log_q) == pytest.approx(float(real.square().mean()), rel=0.06)
 
 
+@pytest.mark.parametrize("features", [1, 6])
+def test_a_softmax_over_the_positions_weighs_them_by_scores_of_their_own(features):
+    """Attention pooling: the energy of the weights, how alike positions and samples are, and what flows back."""
+    steps = 12
+
+    class Pooled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.score, self.head = nn.Linear(32, features), nn.Linear(32, 5)
+            nn.init.normal_(self.score.weight, 0.0, 2.0 / math.sqrt(32))
+
+        def forward(self, x):
+            return self.head((torch.softmax(self.score(x), dim=1).mean(2, keepdim=True) * x).sum(dim=1))
+
+    graph = traced(Pooled, torch.randn(BATCH, steps, 32))
+    found = output(graph, "softmax")
+    torch.manual_seed(0)
+    real = torch.softmax(2.0 * torch.randn(4000, steps, features, dtype=torch.float64), dim=1)
+    square = float(real.square().mean())
+    assert math.exp(found.log_q) == pytest.approx(square, rel=0.06)
+    near = float((real.sum(1).square() - real.square().sum(1)).mean()) / (steps * (steps - 1)) / square
+    assert found.s == pytest.approx(near, abs=0.02)
+    assert found.c == pytest.approx(float(real[:2000].mean(1).mul(real[2000:].mean(1)).mean()) / square, abs=0.02)
+
+    score = next(layer for layer in profile(graph, batch_size=BATCH).layers if layer.name == "score")
+    norms = []
+    for seed in range(6):
+        torch.manual_seed(seed)
+        net = Pooled()
+        F.cross_entropy(net(torch.randn(BATCH, steps, 32)), torch.randint(0, 5, (BATCH,))).backward()
+        norms.append(math.log10(net.score.weight.grad.norm()))
+    assert score.weight_gradient is not None
+    assert score.weight_gradient == pytest.approx(sum(norms) / len(norms), abs=0.2)
+
+
 def test_one_of_queries_keys_and_values_keeps_how_alike_its_tokens_are():
     """Tokens that correlate by 0.8 do so in the queries of each head too."""
 
@@ -177,3 +212,64 @@ def test_a_norm_along_the_tokens_divides_by_their_number():
     """`F.normalize(x, dim=1)` over 12 tokens: E x² is 1/12, whatever the features are."""
     graph = traced(lambda: Net(lambda z: F.normalize(z, dim=1), nn.Linear(8, 8)), torch.randn(BATCH, 12, 8))
     assert math.exp(output(graph, "normalize").log_q) == pytest.approx(1 / 12)
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.0])
+def test_alpha_dropout_puts_the_negative_end_of_selu_in_and_rescales(scale):
+    """Energy, what two samples share, and the gradient, of signals that are standardised and of smaller ones."""
+
+    def rest(h):
+        return F.alpha_dropout(F.selu(h), 0.2, training=True)
+
+    class Made(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.head = nn.Linear(256, 256, bias=False), nn.Linear(256, 5)
+            nn.init.normal_(self.layer.weight, 0.0, scale / 16.0)
+
+        def forward(self, x):
+            return self.head(rest(self.layer(x)))
+
+    graph = traced(Made, torch.randn(BATCH, 256))
+    found = output(graph, "alpha_dropout")
+    torch.manual_seed(0)
+    h = rest(scale * torch.randn(200_000, dtype=torch.float64))
+    assert math.exp(found.log_q) == pytest.approx(float(h.square().mean()), rel=0.03)
+    layer, _ = profile(graph, batch_size=BATCH).layers
+    norms = []
+    for seed in range(4):
+        torch.manual_seed(seed)
+        net = Made().train()
+        F.cross_entropy(net(torch.randn(BATCH, 256)), torch.randint(0, 5, (BATCH,))).backward()
+        norms.append(math.log10(net.layer.weight.grad.norm()))
+    assert layer.weight_gradient == pytest.approx(sum(norms) / len(norms), abs=0.1)
+
+
+def test_a_loop_that_keeps_its_last_state_alone_hands_on_one_position():
+    """The head behind it sees as many rows as there are samples, and the loop all of its gradient at the last step."""
+
+    class Loop(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.read, self.back, self.head = nn.Linear(12, 40), nn.Linear(40, 40), nn.Linear(40, 5)
+
+        def forward(self, x):
+            state = torch.zeros(x.shape[0], 40, device=x.device)
+            for t in range(x.shape[1]):
+                state = torch.tanh(self.read(x[:, t]) + self.back(state))
+            return self.head(state)
+
+    graph = traced(Loop, torch.randn(BATCH, 20, 12))
+    (loop,) = [site for site in evaluate(graph, BATCH, grown=False).sites if site and site.node.kind == "recurrent"]
+    assert loop.output.positions == 1.0
+    norms = []
+    for seed in range(4):
+        torch.manual_seed(seed)
+        net = Loop()
+        F.cross_entropy(net(torch.randn(BATCH, 20, 12)), torch.randint(0, 5, (BATCH,))).backward()
+        inside = net.read.weight.grad.square().sum() + net.back.weight.grad.square().sum()
+        norms.append((0.5 * math.log10(inside), math.log10(net.head.weight.grad.norm())))
+    layers = profile(graph, batch_size=BATCH).layers
+    assert [layer.weight_gradient for layer in layers] == [
+        pytest.approx(sum(seen) / len(seen), abs=0.15) for seen in zip(*norms, strict=True)
+    ]
