@@ -19,7 +19,8 @@ class ZeroOrConstantInit(Rule):
     """
     ## What it does
     Looks for a hidden Linear or convolution whose weights all start at zero or at one constant. Output layers,
-    residual branches that start at zero, gates, frozen filters and layers with a single unit are left alone.
+    residual branches and parallel heads that start at zero, gates, frozen filters and layers with a single unit are
+    left alone.
 
     ## Why it hurts
     Units with equal weights compute the same and receive the same gradient: they stay equal for ever, and the
@@ -109,6 +110,8 @@ for _ in range(100):
             return False
         if node.id in paths.innermost or node.id in paths.side or not paths.before_weights[node.id]:
             return False
+        if not law.mean and _passed_by(graph, node):
+            return False
         return (node.attributes.get("groups") or 1) == 1
 
     def experiments(self, finding: Finding) -> list[Experiment]:
@@ -138,5 +141,20 @@ def _smallest(seen: Measurements, names: Sequence[str]) -> float | None:
 
 
 def _before(graph: ModelGraph, node: Node) -> list[str]:
+    return [graph.nodes[i].name for i in _weighted_before(graph, node)]
+
+
+def _weighted_before(graph: ModelGraph, node: Node) -> list[int]:
     paths = topology(graph)
-    return [graph.nodes[i].name for i in range(node.id) if paths.weighted_mask >> i & 1 and paths.reaches(i, node.id)]
+    return [i for i in range(node.id) if paths.weighted_mask >> i & 1 and paths.reaches(i, node.id)]
+
+
+def _passed_by(graph: ModelGraph, node: Node) -> bool:
+    """Whether every weighted layer before the node has another way to an output, as that of a variational mean."""
+    alive = [False] * len(graph.nodes)
+    for other in reversed(graph.nodes):
+        alive[other.id] = other.id != node.id and (
+            other.kind == "output" or any(alive[c] for c in graph.consumers[other.id])
+        )
+    before = _weighted_before(graph, node)
+    return bool(before) and all(alive[i] for i in before)

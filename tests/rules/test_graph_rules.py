@@ -17,6 +17,7 @@ from gradlint.rules.no_skip_connections import NoSkipConnections
 from gradlint.rules.rectifier_init import RectifierInit
 from gradlint.rules.saturating_stack import SaturatingStack
 from gradlint.rules.vanishing_recurrence import VanishingRecurrence
+from gradlint.rules.zero_or_constant_init import ZeroOrConstantInit
 from gradlint.source.script import Optimizer, ParameterGroup
 from gradlint.source.value import UNKNOWN
 from tests.rules.build import Net, he_law, normal_law, sloped, xavier_law
@@ -344,3 +345,29 @@ def test_a_softmax_is_reported_in_the_forward_or_where_a_sequential_is_given_it(
 
     assert line(Location("train.py", 30)) == 30
     assert line(replace(graph.location, column=1)) == 8
+
+
+# ---- GL202 ------------------------------------------------------------------------------------------------
+
+
+def heads(value):
+    """A hidden layer whose mean head is He and whose spread head starts at one value, into one decoder."""
+    constant = InitLaw("constant", value, 0.0, 64, 64, 64 * value**2, "explicit", location=Location("train.py", 9))
+    net = Net()
+    net.linear(law=he_law(64, 64))
+    hidden = net.act()
+    mean = net.linear(law=he_law(64, 64), at=hidden)
+    spread = net.act("exp", at=net.linear(law=constant, at=hidden, name="spread"))
+    net.add(mean, spread)
+    return headed(net)
+
+
+def test_a_zero_layer_with_another_way_around_it_is_left_alone():
+    assert check(ZeroOrConstantInit(), heads(0.0)) == []
+
+
+def test_equal_units_are_found_with_another_way_around_them_and_zeros_without():
+    assert len(check(ZeroOrConstantInit(), heads(0.1))) == 1
+    zero = InitLaw("constant", 0.0, 0.0, 64, 64, 0.0, "explicit", location=Location("train.py", 9))
+    net = Net().dense(1, "tanh").dense(1, "tanh", law=zero)
+    assert len(check(ZeroOrConstantInit(), headed(net))) == 1
