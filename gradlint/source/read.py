@@ -17,6 +17,7 @@ from gradlint.source.models import Models
 from gradlint.source.optimizers import Optimizers
 from gradlint.source.project import Project, SourceFile, read_text
 from gradlint.source.script import Forgotten, Model, Optimizer, Script, Skipped, TrainingStep
+from gradlint.source.singularities import Singularities
 from gradlint.source.steps import Steps
 from gradlint.source.things import FunctionThing, Instance
 from gradlint.source.ungiven import Ungiven
@@ -86,6 +87,7 @@ class _Reading:
             forgotten=tuple(self._forgotten(index, optimizers)),
             carried=tuple(CarriedStates(self.models).of(index)),
             broken=tuple(BrokenGraphs(self.models).of(index)),
+            singular=tuple(Singularities(self.models).of(index)),
             dataset=dataset_of(self.evaluator, index),
             skipped=tuple(self._skipped(index, models)),
             files=tuple(self.evaluator.files),

@@ -264,6 +264,21 @@ class BrokenGraph:
 
 
 @dataclass(frozen=True)
+class Singularity:
+    """An operation on the way to a loss that is infinitely steep where what it is applied to is 0.
+
+    `op`: log, log2, log10, sqrt, rsqrt. `how` it comes to 0: "rectified" (a ReLU), "clamped" (at 0), "1-sigmoid",
+    "1-softmax", "sigmoid", "softmax" (rounded to 0 for large logits), "itself" (squared distances of a tensor to
+    itself), "error" (a squared error). `text` is the expression at `location`.
+    """
+
+    op: str
+    how: str
+    text: str
+    location: Location
+
+
+@dataclass(frozen=True)
 class Skipped:
     """Something gradlint could not look into, and why, in one line.
 
@@ -294,6 +309,7 @@ class Script:
     forgotten: tuple[Forgotten, ...] = ()
     carried: tuple[CarriedState, ...] = ()
     broken: tuple[BrokenGraph, ...] = ()
+    singular: tuple[Singularity, ...] = ()
     dataset: tuple[str, tuple[int, ...]] | None = None
     skipped: tuple[Skipped, ...] = ()
     files: tuple[str, ...] = ()

@@ -1,0 +1,78 @@
+"""What a loss, or what a module returns, is computed from within one function, as far as a gradient goes."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+
+from gradlint.source.gradient_flow import CUTTING_METHODS, backwards
+from gradlint.source.index import Path, Scope, position_of, terminal_name
+from gradlint.source.models import Models
+from gradlint.source.reaching import reaching
+
+GUARDS = frozenset({"where", "nan_to_num", "masked_select", "isfinite", "item"})
+"""Calls that may take out what is not finite, or make a number of it."""
+
+_LOSS = re.compile(r"loss|criterion", re.IGNORECASE)
+_MEASURES = re.compile(r"eval|test|valid|metric|score|accuracy", re.IGNORECASE)
+
+MAX_EXPRESSIONS = 300
+
+
+class ComputedFrom:
+    """The expressions of one function that a value of it is computed from."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+
+    def of(self, end: ast.expr) -> Iterator[ast.expr]:
+        """The end first."""
+        queue, seen = [end], set[int]()
+        while queue and len(seen) < MAX_EXPRESSIONS:
+            node = queue.pop(0)
+            if id(node) in seen:
+                continue
+            seen.add(id(node))
+            match node:
+                case ast.Call(func=ast.Attribute(attr=attr)) if attr in CUTTING_METHODS:
+                    continue
+                case ast.Call(func=func) if terminal_name(func) in GUARDS:
+                    continue
+                case ast.Attribute(attr="data") | ast.Compare() | ast.Lambda():
+                    continue
+                case ast.Name(id=name):
+                    at = position_of(node)
+                    known = self.scope.bindings.get(name, [])
+                    found = reaching(known, at, self.scope.path_around(at, known))
+                    if not any(_is_quiet(b.path) for b, _ in found):
+                        queue += [b.value for b, _ in found if b.value is not None and b.kind in {"assign", "augment"}]
+            yield node
+            queue += [n for n in ast.iter_child_nodes(node) if isinstance(n, ast.expr)]
+            queue += [k.value for k in node.keywords] if isinstance(node, ast.Call) else []
+
+
+def ends(scope: Scope, models: Models) -> Iterator[ast.expr]:
+    """What `backward()` starts from in a function, or what a loss or a module's `forward` returns."""
+    if scope.kind in {"function", "module"} and "backward" in scope.words:
+        yield from (loss for site, loss in backwards(scope) if not _is_quiet(site.path))
+    if scope.kind != "function" or _is_decorated_quiet(scope):
+        return
+    cls = scope.owner_class
+    in_module = cls is not None and scope.name in {"forward", "training_step"} and models.is_module(cls)
+    if in_module or (_LOSS.search(scope.name) and not _MEASURES.search(scope.name)):
+        yield from (value for value, path in scope.returns if value is not None and not _is_quiet(path))
+
+
+def _is_quiet(path: Path) -> bool:
+    """Whether a block stands under `no_grad`."""
+    return any(
+        isinstance(b.owner, ast.With)
+        and any(re.search("no_grad|inference_mode", ast.unparse(i.context_expr)) for i in b.owner.items)
+        for b in path
+    )
+
+
+def _is_decorated_quiet(scope: Scope) -> bool:
+    decorators = getattr(scope.node, "decorator_list", ())
+    return any(re.search("no_grad|inference_mode", ast.unparse(d)) for d in decorators)
