@@ -12,7 +12,7 @@ import argparse
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 
@@ -25,6 +25,7 @@ from gradlint.graph.build import build as build_slice
 from gradlint.graph.laws import LawRecorder
 from gradlint.graph.lower import Origins
 from gradlint.graph.model import WEIGHTED, Loss, ModelGraph
+from gradlint.graph.profile import Profile
 from gradlint.graph.signal import profile
 from gradlint.graph.trace import trace_model, trace_module
 from gradlint.graph.walk import tensors_in
@@ -38,6 +39,8 @@ IDS = (3, 99)
 """Range of token ids: below stand padding and the like in published vocabularies."""
 VANISHING, EXPLODING = -6.0, 3.0
 SETS = ("development", "heldout", "unseen", "torchvision", "timm", "transformers", "zoo")
+_FURTHER = 4
+"""Runs beyond the seeds that are spent on layers without any gradient so far."""
 NAIVE_DEPTH, NAIVE_SATURATING = 20, 3
 
 
@@ -134,6 +137,11 @@ def compare(name: str, build: Callable[[], nn.Module], shape: tuple[int, ...], s
     row.seconds, row.unknown = time.process_time() - start, predicted.unknown_ops
     row.confidence = predicted.confidence
     runs = [measure(build, shape, seed) for seed in range(seeds)]
+    # Stochastic depth may drop a branch for a whole batch: other seeds then show its gradient.
+    while len(runs) < seeds + _FURTHER and any(
+        all(run[0][n] <= ZERO for run in runs) for n in _expected(graph, predicted, runs)
+    ):
+        runs.append(measure(build, shape, len(runs)))
     row.trained = min(run[2] for run in runs)
     table = []
     for layer in predicted.layers:
@@ -148,7 +156,7 @@ def compare(name: str, build: Callable[[], nn.Module], shape: tuple[int, ...], s
         if len(names) == 1:
             truths = [run[0][names[0]] for run in kept]
         truth = sum(truths) / len(kept)
-        std = sum(run[1].get(node.module, math.nan) for run in runs) / seeds
+        std = sum(run[1].get(node.module, math.nan) for run in runs) / len(runs)
         table.append((layer, truth, std))
     if not table:
         return row
@@ -173,6 +181,15 @@ def compare(name: str, build: Callable[[], nn.Module], shape: tuple[int, ...], s
     row.predicted = classify([layer.weight_gradient for layer, _, _ in table])
     row.naive = naive(graph)
     return row
+
+
+def _expected(
+    graph: ModelGraph, predicted: Profile, runs: Sequence[tuple[dict[str, float], dict[str, float], float]]
+) -> list[str]:
+    """Measured parameters that are predicted to receive a gradient."""
+    live = [x.node for x in predicted.layers if x.weight_gradient not in (None, -math.inf)]
+    names = [p for i in live for role, p in graph.nodes[i].parameters.items() if "bias" not in role]
+    return [n for n in names if n in runs[0][0]]
 
 
 def spread(values: list[float]) -> str:

@@ -9,15 +9,42 @@ from gradlint.graph.lower_draft import Draft, Drafts
 
 Axes = tuple[int | None, int | None]
 """(batch axis, feature axis), both counted from the front; None where unknown."""
+_VIEWS = ("view", "reshape")
 
 
 def infer_axes(drafts: Drafts) -> dict[int, Axes]:
     """Batch and feature axis of every operation's output, walked forward from the inputs."""
     axes: dict[int, Axes] = {}
     hints = _input_hints(drafts)
+    folded = _folded(drafts)
     for key, draft in drafts.items():
-        axes[key] = _axes(draft, drafts, axes, hints)
+        axes[key] = folded[key] if key in folded else _axes(draft, drafts, axes, hints)
     return axes
+
+
+def _folded(drafts: Drafts) -> dict[int, Axes]:
+    """Images whose samples and channels pass through one leading axis, (B·C·…, …), and come out as (B, C, …) again.
+
+    In between no axis holds either, and behind it they stand where they stood (MobileViT cuts patches so)."""
+    found: dict[int, Axes] = {}
+    for key, draft in drafts.items():
+        source = drafts[draft.inputs[0]] if draft.inputs else None
+        if draft.op not in _VIEWS or source is None or not source.shape or not draft.shape:
+            continue
+        lead = [source.shape[0], *source.shape[1:2]]
+        if len(source.shape) < 4 or None in lead or prod(n or 1 for n in lead) <= (lead[0] or 1):
+            continue
+        whole = prod(n or 1 for n in lead)
+        inside = {key} if draft.shape[0] is not None and draft.shape[0] % whole == 0 else set()
+        for later in drafts.values() if inside else ():
+            if later.kind != "reshape" or not later.inputs or later.inputs[0] not in inside or not later.shape:
+                continue
+            if later.op in _VIEWS and list(later.shape[:2]) == lead:
+                found |= dict.fromkeys(sorted(inside), (None, None))
+                found[later.key] = (0, 1)
+            elif later.shape[0] == drafts[later.inputs[0]].shape[0]:  # type: ignore[index]
+                inside.add(later.key)
+    return found
 
 
 def _rank(draft: Draft) -> int:
@@ -158,7 +185,7 @@ def _reshaped(draft: Draft, before: Sequence[int | None], batch: int | None, fea
             return _removed(batch, dims), _removed(feature, dims)
         case "getitem" if isinstance(draft.attributes.get("index"), str) and "output" not in draft.attributes:
             return _indexed(str(draft.attributes["index"]), old, rank, batch, feature)
-    if rank == old:
+    if rank == old and (draft.op not in _VIEWS or draft.shape == before):
         return batch, feature
     return _regrouped(before, draft.shape, batch, feature)
 

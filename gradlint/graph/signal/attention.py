@@ -39,7 +39,7 @@ def head_correlation(x: Signal, tokens: float) -> float:
 @dataclass(frozen=True)
 class Heads:
     """One attention core, both ways. `s_*`: correlation of tokens in queries, keys, values; the scores carry the
-    factor √scale_squared."""
+    factor √scale_squared; `queries`: rows of scores in one head."""
 
     rows: Rows
     q: Signal
@@ -50,6 +50,7 @@ class Heads:
     s_v: float
     width: float
     scale_squared: float
+    queries: float
 
     @property
     def mixed(self) -> float:
@@ -61,7 +62,7 @@ class Heads:
         v, e = self.v, max(self.mixed, 1e-30)
         s = (self.s_v + (1.0 - self.s_v) * self.rows.pair) / e
         # Heads among the positions are the queries': several may share one head of values.
-        p, tokens = self.q.positions, self.rows.keys * self.q.positions / max(self.q.positions, v.positions)
+        p, tokens = self.q.positions, self.queries
         if p > tokens > 1.0:
             s = ((tokens - 1.0) * s + (p - tokens) * v.m * v.m) / (p - 1.0)
         de = None if v.de is None else 1.0 - min(max(v.c, 0.0) / e, 1.0)
@@ -71,49 +72,55 @@ class Heads:
         )  # fmt: skip
 
     def backward(self, g: Gradient) -> tuple[Gradient, Gradient, Gradient]:
-        """G_V = A·G + (T−1)A′·Gs·G; G_Q = G·A(1−A)·q_V(1−s_V)·q_K(1−s_K)·d·a²; G_K alike with q_Q."""
-        t, a, pair = self.rows.keys, self.rows.peak, self.rows.pair
-        gs = g.s if g.s <= 0 else min(g.s * max((self.q.positions - 1.0) / max(t - 1.0, 1.0), 1.0), 1.0)
-        onto_v = max(a + (t - 1.0) * pair * gs, 1e-12)
+        """R queries over T keys: G_V = (R/T)·G·(A + (R−1)A′·Gs), since a key collects from every query Σp²/T;
+        G_Q = G·A(1−A)·q_V(1−s_V)·q_K(1−s_K)·d·a²; G_K alike with q_Q, times R/T."""
+        t, r, a, pair = self.rows.keys, self.queries, self.rows.peak, self.rows.pair
+        # Several heads of queries may share one of values, which then collects from all of them.
+        per_key = self.q.positions / max(self.v.positions, 1.0)
+        gs = g.s if g.s <= 0 else min(g.s * max((self.q.positions - 1.0) / max(r - 1.0, 1.0), 1.0), 1.0)
+        onto_v = max(a + (r - 1.0) * pair * gs, 1e-12)
         # Rows sum to one: Σ p p′ over two keys is (1 − A)/(T − 1) within a row and (1 − A′) over two rows.
-        s_v = min(max(((1.0 - a) / max(t - 1.0, 1.0) + (1.0 - pair) * gs) / onto_v, 0.0), 1.0)
+        over_keys = ((1.0 - a) + (r - 1.0) * (1.0 - pair) * gs) / max(t - 1.0, 1.0)
+        s_v = min(max(over_keys / onto_v, 0.0), 1.0)
         shrink = (t - 1.0) / max(self.v.positions - 1.0, 1.0) if self.v.positions > t else 1.0
-        g_v = Gradient(g.log_g + math.log(onto_v), s_v * shrink, max(-1.0, min(g.c / onto_v, 1.0)), g.v)
+        c_v = max(-1.0, min(g.c * r / (t * onto_v), 1.0))
+        g_v = Gradient(g.log_g + math.log(per_key * onto_v), s_v * shrink, c_v, g.v)
         core = g.log_g + log(a * (1.0 - a) * (1.0 - self.s_v) * self.width * self.scale_squared) + self.v.log_q
         g_q = Gradient(core + self.k.log_q + log(1.0 - self.s_k), 0.0, 0.0, g.v, lead=g.lead)
         kappa_ratio = min(pair / max(a, 1e-30), 1.0)
-        bracket = max(1.0 + (t - 1.0) * gs * self.s_q * kappa_ratio, 1e-6)
-        g_k = Gradient(core + self.q.log_q + math.log(bracket), 0.0, 0.0, g.v)
+        bracket = max(1.0 + (r - 1.0) * gs * self.s_q * kappa_ratio, 1e-6)
+        g_k = Gradient(core + self.q.log_q + math.log(per_key * bracket), 0.0, 0.0, g.v)
         return g_q, g_k, g_v
 
 
-def heads(site: Site, q: Signal, k: Signal, v: Signal, width: float, tokens: float) -> Heads:
-    """The core of an attention over `tokens` keys with heads of `width`."""
+def heads(site: Site, q: Signal, k: Signal, v: Signal, width: float, tokens: float, queries: float) -> Heads:
+    """The core of an attention of `queries` over `tokens` keys with heads of `width`."""
     scale = site.attribute("scale")
     squared = float(scale) ** 2 if isinstance(scale, (int, float)) and scale else 1.0 / width
-    s_q, s_k, s_v = (head_correlation(x, tokens) for x in (q, k, v))
+    s_q = head_correlation(q, queries)
+    s_k, s_v = (head_correlation(x, tokens) for x in (k, v))
     variance = math.exp(min(q.log_q + k.log_q + log((1.0 - s_k) * width * squared), 20.0))
     causal = bool(site.attribute("causal", site.attribute("is_causal", False)))
     rows = softmax_rows(tokens, variance, s_q, causal, masked(site))
-    return Heads(rows, q, k, v, s_q, s_k, s_v, width, squared)
+    return Heads(rows, q, k, v, s_q, s_k, s_v, width, squared, queries)
 
 
-def _tokens(site: Site, k: Signal) -> float:
-    source = site.graph.nodes[site.node.inputs[min(1, len(site.node.inputs) - 1)]]
+def _tokens(site: Site, x: Signal, nth: int) -> float:
+    source = site.graph.nodes[site.node.inputs[min(nth, len(site.node.inputs) - 1)]]
     if source.shape is not None and len(source.shape) >= 3:
         length = source.shape[-2]
         if isinstance(length, int):
             return max(float(length), 1.0)
         heads = math.prod(n for n in source.shape[1:-2] if n is not None)
-        return max(k.positions / max(heads, 1), 1.0)
-    return max(k.positions, 1.0)
+        return max(x.positions / max(heads, 1), 1.0)
+    return max(x.positions, 1.0)
 
 
 def attend(site: Site) -> Signal:
     """Scaled dot-product attention, or a whole multi-head attention with its projections."""
     if site.node.op == "scaled_dot_product_attention":
         q, k, v = (replace(x, parts=()) for x in site.inputs[:3])
-        core = site.memory["core"] = heads(site, q, k, v, q.features, _tokens(site, k))
+        core = site.memory["core"] = heads(site, q, k, v, q.features, _tokens(site, k, 1), _tokens(site, q, 0))
         return _dropped(site, core.forward())
     if site.node.op != "multi_head_attention":
         raise Unclaimed(site.node.op)
@@ -125,7 +132,9 @@ def attend(site: Site) -> Signal:
     q, k, v = projected
     head = width / float(site.attribute("num_heads", 1))
     # Within one head tokens are as correlated as in the whole: positions are the tokens themselves.
-    core = site.memory["core"] = heads(site, q, k, v, head, max(inputs[1].positions, 1.0))
+    core = site.memory["core"] = heads(
+        site, q, k, v, head, max(inputs[1].positions, 1.0), max(inputs[0].positions, 1.0)
+    )
     mixed = site.memory["mixed"] = _dropped(site, core.forward())
     return _project(site, mixed, _role(site, "out"), width)
 

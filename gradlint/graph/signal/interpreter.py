@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import replace
 
-from gradlint.graph.model import SATURATING, WEIGHTED, ModelGraph
+from gradlint.graph.model import SATURATING, WEIGHTED, ModelGraph, Node
 from gradlint.graph.profile import LayerProfile, Profile, RecurrenceProfile
 from gradlint.graph.signal import attribution, band
 from gradlint.graph.signal.activation import saturated
 from gradlint.graph.signal.elementwise import elementwise
-from gradlint.graph.signal.moments import (
-    NEVER,
-)
+from gradlint.graph.signal.moments import NEVER, log_sum
 from gradlint.graph.signal.recurrent import recurrence
 from gradlint.graph.signal.sources import scales
 from gradlint.graph.signal.transfer import (
@@ -150,14 +149,18 @@ def _layers(
     hidden = [i for i in hidden if direct[i]] or hidden
     reference = gradient_at[hidden[-1]] if hidden else None
     coherent = _coherence(walk)
+    shared = _shared(walk, nodes, void)
+    uses = Counter(map(_weights_of, nodes))
     rows = []
     for node in nodes:
         own = gradient_at[node.id]
         site = None if void[node.id] else walk.sites[node.id]
         relative = own - reference if own is not None and own != NEVER and reference is not None else None
-        absolute = walk.weights.get(node.id) if not void[node.id] else None
-        weight = None if absolute is None else 0.5 * (absolute + _typical(walk, node.id)) / _DECADE
+        absolute = shared.get(_weights_of(node))
+        weight = None if absolute is None else 0.5 * absolute / _DECADE
         width = uncertainty[node.id]
+        # In phase, k uses of one weight add √k more than independent ones do.
+        phase = 0.5 * math.log10(uses[_weights_of(node)])
         rows.append(
             LayerProfile(
                 node=node.id,
@@ -167,7 +170,7 @@ def _layers(
                 gradient=relative,
                 weight_gradient=weight,
                 band=None if relative is None else (relative - width, relative + width),
-                weight_band=None if weight is None else (weight - width, weight + width + coherent),
+                weight_band=None if weight is None else (weight - width, weight + width + coherent + phase),
                 saturated=_saturated(walk, node.id) if site else None,
                 distinct=site.output.dc if site else None,
                 scale_free=_scale_free(walk, node.id),
@@ -186,6 +189,24 @@ def _coherence(walk: Walk) -> float:
     if site is None or site.output.positions <= 1.0:
         return 0.0
     return 0.5 * math.log10(site.output.positions * site.output.batch)
+
+
+def _weights_of(node: Node) -> tuple[str, ...]:
+    """The parameters of a node, biases left out."""
+    return tuple(sorted(name for role, name in node.parameters.items() if "bias" not in role))
+
+
+def _shared(walk: Walk, nodes: list[Node], void: list[bool]) -> dict[tuple[str, ...], float | None]:
+    """ln of the squared norm of each weight's gradient: one that serves at several places collects from all of them,
+    taken as independent, Σ‖∂W‖²; not known where one of them is not."""
+    found: dict[tuple[str, ...], float | None] = {}
+    for node in nodes:
+        key = _weights_of(node)
+        own = None if void[node.id] else walk.weights.get(node.id)
+        own = None if own is None else own + _typical(walk, node.id)
+        before = found.get(key, NEVER)
+        found[key] = None if own is None or before is None else log_sum(before, own)
+    return found
 
 
 def _carried_by_values(walk: Walk) -> list[bool]:

@@ -52,6 +52,12 @@ def _summed(site: Site, equation: str) -> tuple[bool, float]:
     return length == site.inputs[1].features and operands[1][-1] == shared[0], length
 
 
+def _rows(site: Site, unknown: float) -> float:
+    """Rows of one product, that is tokens of one head."""
+    rows = site.node.shape[-2] if site.node.shape else None
+    return float(rows) if isinstance(rows, int) else unknown
+
+
 def matmul(site: Site) -> Signal:
     """Σ_l a_l b_l: q′ = L·q_a·q_b·(1 + (L−1)r_a·r_b), r the correlation along the axis that is summed."""
     a, b = (replace(x, parts=()) for x in site.inputs[:2])
@@ -69,8 +75,9 @@ def matmul(site: Site) -> Signal:
         s, f = head_correlation(a, tokens), head_correlation(b, tokens)
         return Signal(q, 0.0, 1.0 - s, 1.0 - a.c * b.c, None, f, a.v + b.v, a.batch, positions, features)
     s = (a.s + (length - 1.0) * r_b * r_a) / gain
-    if positions > length:  # heads among the positions
-        s = ((length - 1.0) * s + (positions - length) * b.m * b.m) / (positions - 1.0)
+    rows = min(_rows(site, length), positions)
+    if positions > rows:  # heads among the positions
+        s = ((rows - 1.0) * s + (positions - rows) * b.m * b.m) / (positions - 1.0)
     c = b.c * (a.c + (length - 1.0) * min(r_a * a.s, 1.0)) / gain
     m = b.m * math.sqrt(min(1.0 / gain, 1.0)) * math.sqrt(min((1.0 + (length - 1.0) * r_a), length))
     m = max(-1.0, min(m, 1.0))
@@ -82,8 +89,7 @@ def matmul_back(site: Site, gradient: Gradient) -> list[Gradient]:
     """∂a = g·bᵀ, ∂b = aᵀ·g: sums over the other operand's free axis, with the correlations along it."""
     a, b = (replace(x, parts=()) for x in site.inputs[:2])
     over_features, length = _contraction(site)
-    n, rows = site.output.features, site.node.shape[-2] if site.node.shape else 1
-    t = float(rows) if isinstance(rows, int) else 1.0
+    n, t = site.output.features, _rows(site, 1.0)
     if over_features:
         along = head_correlation(b, n)
         to_a = max(1.0 + (n - 1.0) * gradient.f * along, 1e-9) if gradient.f else 1.0
@@ -99,7 +105,7 @@ def matmul_back(site: Site, gradient: Gradient) -> list[Gradient]:
     bracket = max(1.0 + (t - 1.0) * gs * a.s, 1e-9)
     s_b = min(max((1.0 / length) * (1.0 + (t - 1.0) * gs) / (math.exp(a.log_q) * length * bracket), 0.0), 1.0)
     shrink = (length - 1.0) / max(b.positions - 1.0, 1.0) if b.positions > length else 1.0
-    c_b = max(-1.0, min(gradient.c / max(math.exp(a.log_q) * t * bracket, 1e-12), 1.0))
+    c_b = max(-1.0, min(gradient.c * t / max(math.exp(a.log_q) * length**2 * bracket, 1e-12), 1.0))
     return [g_a, Gradient(gradient.log_g + a.log_q + math.log(t * bracket), s_b * shrink, c_b, gradient.v)]
 
 

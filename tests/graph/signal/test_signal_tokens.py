@@ -63,6 +63,80 @@ class ChannelAttention(nn.Module):
         return self.head(x.mean(1))
 
 
+class PooledKeys(nn.Module):
+    """Many queries read few keys, pooled by a strided layer (PVT), and one query reads all at the end (CaiT)."""
+
+    def __init__(self, written_out, width=24):
+        super().__init__()
+        self.written_out = written_out
+        self.embed, self.norm = nn.Linear(32, width), nn.LayerNorm(width)
+        self.q, self.pool, self.kv, self.proj = (nn.Linear(width, n * width) for n in (1, 1, 2, 1))
+        self.query, self.keys, self.head = nn.Linear(width, width), nn.Linear(width, 2 * width), nn.Linear(width, 10)
+
+    def attend(self, q, k, v):
+        q, k, v = (t.unflatten(-1, (2, -1)).transpose(1, 2) for t in (q, k, v))
+        if self.written_out:
+            y = (q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])).softmax(-1) @ v
+        else:
+            y = F.scaled_dot_product_attention(q, k, v)
+        return y.transpose(1, 2).flatten(2)
+
+    def forward(self, x):
+        x = self.embed(x)
+        y = self.norm(x)
+        x = x + self.proj(self.attend(self.q(y), *self.kv(self.pool(y[:, ::16])).chunk(2, dim=-1)))
+        return self.head(self.attend(self.query(x[:, :1]), *self.keys(x).chunk(2, dim=-1)))
+
+
+class LinearAttention(nn.Module):
+    """Keys share themselves out over the tokens, each feature by itself (CoaT, MobileViTv2)."""
+
+    def __init__(self, width=24):
+        super().__init__()
+        self.embed, self.norm, self.head = nn.Linear(32, width), nn.LayerNorm(width), nn.Linear(width, 10)
+        self.score, self.key, self.value = nn.Linear(width, 1), nn.Linear(width, width), nn.Linear(width, width)
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x):
+        x = self.embed(x)
+        y = self.norm(x)
+        context = (self.key(y) * self.score(y).softmax(1)).sum(1, keepdim=True)
+        x = x + F.relu(self.value(y)) * context
+        q, k, v = self.qkv(self.norm(x)).chunk(3, dim=-1)
+        return self.head(x + self.proj(q @ (k.softmax(1).transpose(1, 2) @ v)))
+
+
+class Shared(nn.Module):
+    """One layer at three places of a stream (ALBERT)."""
+
+    def __init__(self, width=32):
+        super().__init__()
+        self.layer, self.norm, self.head = nn.Linear(width, width), nn.LayerNorm(width), nn.Linear(width, 10)
+
+    def forward(self, x):
+        for _ in range(3):
+            x = x + 0.3 * self.layer(self.norm(x))
+        return self.head(x)
+
+
+class Patches(nn.Module):
+    """Channels pass through the batch axis while patches are cut, and come back as features (MobileViT)."""
+
+    def __init__(self, width=16):
+        super().__init__()
+        self.conv, self.layer = nn.Conv2d(3, width, 3, padding=1), Block(width)
+        self.back, self.head = nn.Conv2d(width, width, 1), nn.Linear(width, 10)
+
+    def forward(self, x):
+        x = self.conv(x)
+        b, c, h, w = x.shape
+        y = x.reshape(b * c * h // 2, 2, w // 2, 2).transpose(1, 2).reshape(b, c, h * w // 4, 4)
+        y = self.layer(y.transpose(1, 3).reshape(b * 4, h * w // 4, c))
+        y = y.contiguous().view(b, 4, h * w // 4, c).transpose(1, 3)
+        y = y.reshape(b * c * h // 2, w // 2, 2, 2).transpose(1, 2).reshape(b, c, h, w)
+        return self.head(F.relu(self.back(y)).mean((2, 3)))
+
+
 class Standardised(nn.Conv2d):
     """A convolution whose weights are standardised for each output (Qiao et al. 2019)."""
 
@@ -82,6 +156,11 @@ def standardised():
 CASES = {
     "class token": (ClassToken, (16, 12, 32), 0.2),
     "channel attention": (ChannelAttention, (16, 40, 32), 0.3),
+    "few keys": (lambda: PooledKeys(False), (16, 64, 32), 0.45),
+    "few keys, written out": (lambda: PooledKeys(True), (16, 64, 32), 0.45),
+    "linear attention": (LinearAttention, (16, 40, 32), 0.4),
+    "shared weights": (Shared, (16, 6, 32), 0.3),
+    "patches": (Patches, (8, 3, 8, 8), 0.25),
     "standardised weights": (standardised, (16, 3, 12, 12), 0.2),
 }
 
