@@ -100,6 +100,8 @@ for _ in range(100):
                 continue
             if not clipping.enabled and bound <= 0:  # `if args.clip > 0:` asks for it first.
                 continue
+            if math.isinf(bound) and sum(e.kind == "clip" for e in step.events) > 1:
+                continue  # The norm is read before it is clipped.
             seen.add(clipping.location)
             yield self.finding(
                 clipping.location,
