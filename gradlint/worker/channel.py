@@ -54,6 +54,8 @@ def _environment() -> dict[str, str]:
     kept["OMP_NUM_THREADS"] = kept["MKL_NUM_THREADS"] = "1"
     # Asking for graphics cards must not start their driver before a fork, which it does not survive.
     kept["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
+    # What torch.jit compiles has no Python to follow; without it, script modules are plain modules.
+    kept["PYTORCH_JIT"] = "0"
     # Libraries read these when they are imported, which may be before a job's own environment is set.
     kept.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", HF_TOKEN_PATH=os.devnull)
     kept.setdefault("OBJC_DISABLE_INITIALIZE_FORK_SAFETY", "YES")

@@ -100,6 +100,39 @@ def test_packages_between_script_and_root_and_relative_imports_are_found(pool: W
             assert isinstance(session.built, Built), session.built
 
 
+@pytest.mark.parametrize(
+    ("folder", "text"),
+    [("nets", "from .parts import Net\nnet = Net()\n"), ("nets", "import nets.parts\nnet = nets.parts.Net()\n")],
+)
+def test_a_folder_without_init_is_a_package_too(pool: WorkerPool, tmp_path: Path, folder: str, text: str) -> None:
+    """Also where a module in it has the folder's own name, which must not stand in for it."""
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / "parts.py").write_text(NET)
+    (tmp_path / folder / "nets.py").write_text("raise AssertionError('not this one')\n")
+    sliced = Slice(path=str(tmp_path / folder / "model.py"), root=str(tmp_path), text=text, target="net")
+    (tmp_path / folder / "model.py").write_text(text)
+    with pool.open(ModelJob(sliced, limits=Limits(30))) as session:
+        assert isinstance(session.built, Built), session.built
+
+
+def test_a_script_module_is_a_plain_module(pool: WorkerPool, tmp_path: Path) -> None:
+    text = (
+        "import torch\nfrom torch import jit, nn\nclass Net(jit.ScriptModule):\n    def __init__(self):\n"
+        "        super().__init__()\n        self.fc = nn.Linear(3, 2)\n    @jit.script_method\n"
+        "    def forward(self, x):\n        return torch.relu(self.fc(x))\nnet = torch.jit.script(Net())\n"
+    )
+    built = build(pool, tmp_path, text)
+    assert isinstance(built, Built), built
+    assert [n.op for n in built.graph.nodes if n.kind in ("linear", "activation")] == ["linear", "relu"]
+
+
+def test_a_file_whose_name_is_not_known_is_said_to_be_that(pool: WorkerPool, tmp_path: Path) -> None:
+    text = f"import missing_package, json\n{NET}with open(missing_package.name) as f:\n    net = Net(json.load(f))\n"
+    failed = build(pool, tmp_path, text)
+    assert isinstance(failed, Failed)
+    assert "the file to open is not known" in failed.reason
+
+
 TIMM = {
     "timm/__init__.py": "from .models import create_model\n",
     "timm/models/__init__.py": "from ._factory import create_model\n",
