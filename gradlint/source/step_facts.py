@@ -8,12 +8,12 @@ from collections.abc import Iterable
 
 from gradlint.location import Location
 from gradlint.source.events import Event
-from gradlint.source.index import Scope, dotted, location, position_of, terminal_name
+from gradlint.source.index import Binding, Scope, dotted, location, position_of, terminal_name
 from gradlint.source.script import StepEvent
 from gradlint.source.step_order import exclusive
 
 _REWARD = re.compile(
-    r"reward|advantage|^(?:b_|mb_)?(?:gae|returns)(?:_b|_batch)?$|discounted|td_?(?:error|target|delta)|q_target|target_q|q_next|next_q"
+    r"reward|advantage|^(?:b_|mb_)?(?:gae|returns|return_)(?:_b|_batch)?$|discounted|td_?(?:error|target|delta)|q_target|target_q|q_next|next_q"
     r"|expected_q",
     re.IGNORECASE,
 )
@@ -87,7 +87,7 @@ def is_reinforcement(scope: Scope, source: Event) -> bool:
         new = {w for w in found if w not in seen}
         seen |= new
         bindings = [b for w in sorted(new) for b in (*holder.bindings.get(w, []), *holder.stores.get(w, []))]
-        queue = [b.value for b in bindings if b.value is not None]
+        queue = [value for b in bindings if (value := _bound_to(b)) is not None]
         if not queue:
             break
     if any(_REWARD.search(w) for w in words) or (words & {"gamma", "discount"} and words & {"r", "R", "rew", "rews"}):
@@ -99,6 +99,15 @@ def is_reinforcement(scope: Scope, source: Event) -> bool:
     if any(_TARGET_ENTROPY.search(w) for w in words) and all("prob" in w for w in policy):
         return False  # The temperature of an entropy bonus is trained on the entropy alone.
     return bool(policy) and any("reward" in w.lower() for w in scope.words)
+
+
+def _bound_to(binding: Binding) -> ast.expr | None:
+    """What a name is made of; nothing is known of one item of the rows that a function makes of several data."""
+    match binding.value:
+        case ast.Call(func=function, args=[_, _, *_] as data) if binding.kind == "for" and len(binding.unpack) == 1:
+            column = binding.unpack[0]
+            return data[column] if dotted(function) == "zip" and column < len(data) else None
+    return binding.value
 
 
 def _data_names(expression: ast.expr, holder: Scope) -> Iterable[str]:

@@ -246,6 +246,14 @@ def test_rewards_are_told_by_the_data_and_not_by_the_name_of_a_class(read, loss,
     assert step.reinforcement is expected
 
 
+@pytest.mark.parametrize(("loss", "expected"), [("disc(s).mean()", False), ("(log_prob * weight).mean()", True)])
+@pytest.mark.parametrize("rows", ["zip(states, advantages)", "batches(states, advantages)"])
+def test_an_item_of_a_row_is_not_made_of_the_data_beside_it(read, rows, loss, expected):
+    text = CRITIC + f"for s, weight in {rows}:\n    loss = {loss}\n    loss.backward()\n    opt.step()\n"
+    (step,) = read("train.py", {"train.py": text}).steps
+    assert step.reinforcement is (expected and rows.startswith("zip"))
+
+
 def test_the_option_for_adversarial_examples_is_no_advantage(read):
     text = CRITIC + "loss = F.mse_loss(critic(s, a), y) + opt.adv * regulariser\nloss.backward()\nopt.step()\n"
     (step,) = read("train.py", {"train.py": text}).steps
