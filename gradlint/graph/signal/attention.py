@@ -27,6 +27,9 @@ from gradlint.graph.signal.transfer import (
     weight_moments,
 )
 
+_WINDOWED_RANK = 4
+"""Below this rank the leading axis may hold heads as well."""
+
 
 def head_correlation(x: Signal, tokens: float) -> float:
     """Correlation of two tokens within a head, where positions run over heads and tokens."""
@@ -36,10 +39,20 @@ def head_correlation(x: Signal, tokens: float) -> float:
     return max(0.0, min(whole, 1.0))
 
 
+def windows(site: Site) -> float:
+    """Windows of one image that stand in the leading axis, (N·windows, heads, tokens, width): two tokens of one head
+    are alike across them as within."""
+    node = site.graph.nodes[site.node.inputs[0]]
+    batch, shape = site.traced_batch, node.shape
+    if not shape or len(shape) < _WINDOWED_RANK or node.batch_axis != 0 or not batch or shape[0] is None:
+        return 1.0
+    return shape[0] / batch if shape[0] % batch == 0 else 1.0
+
+
 @dataclass(frozen=True)
 class Heads:
     """One attention core, both ways. `s_*`: correlation of tokens in queries, keys, values; the scores carry the
-    factor √scale_squared; `queries`: rows of scores in one head."""
+    factor √scale_squared; `queries`: rows of scores in one head of one of `windows`."""
 
     rows: Rows
     q: Signal
@@ -51,6 +64,7 @@ class Heads:
     width: float
     scale_squared: float
     queries: float
+    windows: float = 1.0
 
     @property
     def mixed(self) -> float:
@@ -62,9 +76,10 @@ class Heads:
         v, e = self.v, max(self.mixed, 1e-30)
         s = (self.s_v + (1.0 - self.s_v) * self.rows.pair) / e
         # Heads among the positions are the queries': several may share one head of values.
-        p, tokens = self.q.positions, self.queries
+        # Two windows average different keys, which share s_V.
+        p, tokens, alike = self.q.positions, self.queries, self.queries * (self.windows - 1.0)
         if p > tokens > 1.0:
-            s = ((tokens - 1.0) * s + (p - tokens) * v.m * v.m) / (p - 1.0)
+            s = ((tokens - 1.0) * s + alike * self.s_v / e + (p - tokens - alike) * v.m * v.m) / (p - 1.0)
         de = None if v.de is None else 1.0 - min(max(v.c, 0.0) / e, 1.0)
         return replace(
             self.v, log_q=v.log_q + math.log(e), m=max(-1.0, min(1.0, v.m / math.sqrt(e))), ds=1.0 - min(s, 1.0),
@@ -77,14 +92,18 @@ class Heads:
         t, r, a, pair = self.rows.keys, self.queries, self.rows.peak, self.rows.pair
         # Several heads of queries may share one of values, which then collects from all of them.
         per_key = self.q.positions / max(self.v.positions, 1.0)
-        gs = g.s if g.s <= 0 else min(g.s * max((self.q.positions - 1.0) / max(r - 1.0, 1.0), 1.0), 1.0)
+        rows = r * self.windows
+        gs = g.s if g.s <= 0 else min(g.s * max((self.q.positions - 1.0) / max(rows - 1.0, 1.0), 1.0), 1.0)
         onto_v = max(a + (r - 1.0) * pair * gs, 1e-12)
         # Rows sum to one: Σ p p′ over two keys is (1 − A)/(T − 1) within a row and (1 − A′) over two rows.
         over_keys = ((1.0 - a) + (r - 1.0) * (1.0 - pair) * gs) / max(t - 1.0, 1.0)
         s_v = min(max(over_keys / onto_v, 0.0), 1.0)
-        shrink = (t - 1.0) / max(self.v.positions - 1.0, 1.0) if self.v.positions > t else 1.0
+        # Keys of two windows have no row in common.
+        apart, others = min(r / t * max(gs, 0.0) / onto_v, 1.0), t * (self.windows - 1.0)
+        if self.v.positions > t:
+            s_v = ((t - 1.0) * s_v + others * apart) / (self.v.positions - 1.0)
         c_v = max(-1.0, min(g.c * r / (t * onto_v), 1.0))
-        g_v = Gradient(g.log_g + math.log(per_key * onto_v), s_v * shrink, c_v, g.v)
+        g_v = Gradient(g.log_g + math.log(per_key * onto_v), s_v, c_v, g.v)
         core = g.log_g + log(a * (1.0 - a) * (1.0 - self.s_v) * self.width * self.scale_squared) + self.v.log_q
         g_q = Gradient(core + self.k.log_q + log(1.0 - self.s_k), 0.0, 0.0, g.v, lead=g.lead)
         kappa_ratio = min(pair / max(a, 1e-30), 1.0)
@@ -97,12 +116,13 @@ def heads(site: Site, q: Signal, k: Signal, v: Signal, width: float, tokens: flo
     """The core of an attention of `queries` over `tokens` keys with heads of `width`."""
     scale = site.attribute("scale")
     squared = float(scale) ** 2 if isinstance(scale, (int, float)) and scale else 1.0 / width
-    s_q = head_correlation(q, queries)
-    s_k, s_v = (head_correlation(x, tokens) for x in (k, v))
+    count = windows(site)
+    s_q = head_correlation(q, queries * count)
+    s_k, s_v = (head_correlation(x, tokens * count) for x in (k, v))
     variance = math.exp(min(q.log_q + k.log_q + log((1.0 - s_k) * width * squared), 20.0))
     causal = bool(site.attribute("causal", site.attribute("is_causal", False)))
     rows = softmax_rows(tokens, variance, s_q, causal, masked(site))
-    return Heads(rows, q, k, v, s_q, s_k, s_v, width, squared, queries)
+    return Heads(rows, q, k, v, s_q, s_k, s_v, width, squared, queries, count)
 
 
 def _tokens(site: Site, x: Signal, nth: int) -> float:

@@ -192,8 +192,8 @@ def _coherence(walk: Walk) -> float:
 
 
 def _weights_of(node: Node) -> tuple[str, ...]:
-    """The parameters of a node, biases left out."""
-    return tuple(sorted(name for role, name in node.parameters.items() if "bias" not in role))
+    """The parameters of a node, biases left out; a node that owns no other stands for itself."""
+    return tuple(sorted(name for role, name in node.parameters.items() if "bias" not in role)) or (f"#{node.id}",)
 
 
 def _shared(walk: Walk, nodes: list[Node], void: list[bool]) -> dict[tuple[str, ...], float | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from gradlint.graph.signal.attention import head_correlation
+from gradlint.graph.signal.attention import head_correlation, windows
 from gradlint.graph.signal.moments import (
     Gradient,
     Signal,
@@ -63,7 +63,7 @@ def matmul(site: Site) -> Signal:
     a, b = (replace(x, parts=()) for x in site.inputs[:2])
     over_features, length = _contraction(site)
     r_a = min(a.m * a.m + a.f, 1.0)
-    r_b = min(b.m * b.m + b.f, 1.0) if over_features else head_correlation(b, length)
+    r_b = min(b.m * b.m + b.f, 1.0) if over_features else head_correlation(b, length * windows(site))
     gain = max(1.0 + (length - 1.0) * r_a * r_b, 1e-9)
     _, positions, features = extent(site, a)
     if not is_sized(site.node):
@@ -72,12 +72,15 @@ def matmul(site: Site) -> Signal:
     q = a.log_q + b.log_q + math.log(length * gain)
     if over_features:
         tokens = features
-        s, f = head_correlation(a, tokens), head_correlation(b, tokens)
+        count = windows(site)
+        s, f = head_correlation(a, _rows(site, tokens) * count), head_correlation(b, tokens * count)
         return Signal(q, 0.0, 1.0 - s, 1.0 - a.c * b.c, None, f, a.v + b.v, a.batch, positions, features)
     s = (a.s + (length - 1.0) * r_b * r_a) / gain
     rows = min(_rows(site, length), positions)
     if positions > rows:  # heads among the positions
-        s = ((rows - 1.0) * s + (positions - rows) * b.m * b.m) / (positions - 1.0)
+        alike = min(rows * (windows(site) - 1.0), positions - rows)
+        apart = length * a.m * a.m * r_b / gain
+        s = ((rows - 1.0) * s + alike * apart + (positions - rows - alike) * b.m * b.m) / (positions - 1.0)
     c = b.c * (a.c + (length - 1.0) * min(r_a * a.s, 1.0)) / gain
     m = b.m * math.sqrt(min(1.0 / gain, 1.0)) * math.sqrt(min((1.0 + (length - 1.0) * r_a), length))
     m = max(-1.0, min(m, 1.0))
@@ -89,24 +92,31 @@ def matmul_back(site: Site, gradient: Gradient) -> list[Gradient]:
     """∂a = g·bᵀ, ∂b = aᵀ·g: sums over the other operand's free axis, with the correlations along it."""
     a, b = (replace(x, parts=()) for x in site.inputs[:2])
     over_features, length = _contraction(site)
-    n, t = site.output.features, _rows(site, 1.0)
+    n, t, count = site.output.features, _rows(site, 1.0), windows(site)
     if over_features:
-        along = head_correlation(b, n)
+        along = head_correlation(b, n * count)
         to_a = max(1.0 + (n - 1.0) * gradient.f * along, 1e-9) if gradient.f else 1.0
         g_a = Gradient(
             gradient.log_g + b.log_q + math.log(n * to_a), gradient.s * along, 0.0, gradient.v, lead=gradient.lead
         )
-        bracket = max(1.0 + (t - 1.0) * gradient.s * head_correlation(a, t), 1e-9)
+        bracket = max(1.0 + (t - 1.0) * gradient.s * head_correlation(a, t * count), 1e-9)
         return [g_a, Gradient(gradient.log_g + a.log_q + math.log(t * bracket), 0.0, 0.0, gradient.v)]
     g_a = Gradient(
-        gradient.log_g + b.log_q + math.log(n), 0.0, 0.0, gradient.v, f=head_correlation(b, length), lead=gradient.lead
+        gradient.log_g + b.log_q + math.log(n),
+        0.0,
+        0.0,
+        gradient.v,
+        f=head_correlation(b, length * count),
+        lead=gradient.lead,
     )
-    gs = min(gradient.s * max((site.output.positions - 1.0) / max(t - 1.0, 1.0), 1.0), 1.0)
+    gs = min(gradient.s * max((site.output.positions - 1.0) / max(t * count - 1.0, 1.0), 1.0), 1.0)
     bracket = max(1.0 + (t - 1.0) * gs * a.s, 1e-9)
     s_b = min(max((1.0 / length) * (1.0 + (t - 1.0) * gs) / (math.exp(a.log_q) * length * bracket), 0.0), 1.0)
-    shrink = (length - 1.0) / max(b.positions - 1.0, 1.0) if b.positions > length else 1.0
+    if b.positions > length:
+        apart = min(t * a.m * a.m * max(gs, 0.0) / bracket, 1.0)
+        s_b = ((length - 1.0) * s_b + length * (count - 1.0) * apart) / (b.positions - 1.0)
     c_b = max(-1.0, min(gradient.c * t / max(math.exp(a.log_q) * length**2 * bracket, 1e-12), 1.0))
-    return [g_a, Gradient(gradient.log_g + a.log_q + math.log(t * bracket), s_b * shrink, c_b, gradient.v)]
+    return [g_a, Gradient(gradient.log_g + a.log_q + math.log(t * bracket), s_b, c_b, gradient.v)]
 
 
 MATMUL = Transfer(matmul, matmul_back)

@@ -88,6 +88,22 @@ class PooledKeys(nn.Module):
         return self.head(self.attend(self.query(x[:, :1]), *self.keys(x).chunk(2, dim=-1)))
 
 
+class Windows(nn.Module):
+    """Every window of tokens that are alike is read by the same queries (GC-ViT), which are not cut off by it."""
+
+    def __init__(self, width=24):
+        super().__init__()
+        self.embed, self.norm = nn.Linear(32, width), nn.LayerNorm(width)
+        self.ask, self.kv, self.head = nn.Linear(32, width), nn.Linear(width, 2 * width), nn.Linear(width, 10)
+
+    def forward(self, x):
+        y = self.norm(self.embed(x + x.mean(1, keepdim=True) * 8.0)).reshape(-1, 4, 24)
+        q = self.ask(x[:, :4]).repeat_interleave(16, dim=0)
+        q, k, v = (t.unflatten(-1, (2, -1)).transpose(1, 2) for t in (q, *self.kv(y).chunk(2, dim=-1)))
+        y = (q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])).softmax(-1) @ v
+        return self.head(y.transpose(1, 2).reshape(x.shape[0], 64, 24).mean(1))
+
+
 class LinearAttention(nn.Module):
     """Keys share themselves out over the tokens, each feature by itself (CoaT, MobileViTv2)."""
 
@@ -158,6 +174,7 @@ CASES = {
     "channel attention": (ChannelAttention, (16, 40, 32), 0.3),
     "few keys": (lambda: PooledKeys(False), (16, 64, 32), 0.45),
     "few keys, written out": (lambda: PooledKeys(True), (16, 64, 32), 0.45),
+    "windows": (Windows, (16, 64, 32), 0.35),
     "linear attention": (LinearAttention, (16, 40, 32), 0.4),
     "shared weights": (Shared, (16, 6, 32), 0.3),
     "patches": (Patches, (8, 3, 8, 8), 0.25),
