@@ -14,6 +14,9 @@ STRUCTURAL = frozenset({"GL102", "GL301", "GL302"})
 UNCLIPPED = frozenset({"GL401", "GL404"})
 """Rules whose step is unclipped because its clipping is misplaced (GL402), where that is found too."""
 
+GROWS = frozenset({"GL201", "GL301", "GL302"})
+"""Rules that name why a signal is large at the output, where a first loss far above chance (GL604) only meets it."""
+
 EXPLODES = frozenset({"GL101", "GL102", "GL201", "GL301", "GL302", "GL502"})
 """Rules that name why a gradient is large, where a plain unclipped step (GL404) only meets it."""
 
@@ -49,13 +52,16 @@ def _explained(findings: Sequence[Finding]) -> Iterator[tuple[int, int]]:
 
     A step is unclipped because its clipping is misplaced (GL402); the norm of a plain step is large because the net
     or the rate makes it so; weights that are all equal (GL202) are off He's scale (GL201) too; what a deep post-norm
-    net needs a warm-up for (GL303) is why its optimizer lacks one (GL506).
+    net needs a warm-up for (GL303) is why its optimizer lacks one (GL506); a signal that grows makes the logits large.
     """
     misplaced = {r.location: i for i, f in enumerate(findings) if f.code == "GL402" for r in f.related}
     constant = {(f.model, f.location): i for i, f in enumerate(findings) if f.code == "GL202"}
     post_norm = {r.location: i for i, f in enumerate(findings) if f.code == "GL303" for r in f.related}
     explosive: dict[str, int] = {}
+    growing: dict[str | None, int] = {}
     for i, finding in enumerate(findings):
+        if finding.code in GROWS and finding.primary and _confirmed(finding) and finding.severity.rank > 0:
+            growing.setdefault(finding.model, i)
         if finding.code in EXPLODES and finding.primary and _confirmed(finding) and finding.severity.rank > 0:
             explosive.setdefault(finding.location.path, i)
     for i, finding in enumerate(findings):
@@ -64,6 +70,8 @@ def _explained(findings: Sequence[Finding]) -> Iterator[tuple[int, int]]:
             by = misplaced.get(finding.location)
         if finding.code == "GL506":
             by = post_norm.get(finding.location)
+        if finding.code == "GL604":
+            by = growing.get(finding.model)
         if finding.code == "GL201":
             by = constant.get((finding.model, finding.location))
         if by is None and finding.code == "GL404" and finding.tentative:

@@ -67,3 +67,11 @@ def test_equal_weights_come_before_their_scale():
     scale = finding("GL201", 5)
     equal = Finding("GL202", "zero-or-constant-init", Severity.WARNING, "m", Location("train.py", 5), model="Net")
     assert [f.primary for f in merge([scale, equal])] == [False, True]
+
+
+def test_large_logits_stand_behind_the_signal_that_grows_on_the_way_to_them():
+    proven = Verdict(Outcome.CONFIRMED, "measured")
+    loss = Finding("GL604", "x", Severity.WARNING, "m", Location("train.py", 9), model="Net", verdict=proven)
+    sums = Finding("GL302", "x", Severity.ERROR, "m", Location("train.py", 5), model="Net", verdict=proven)
+    assert [f.primary for f in merge([loss, sums])] == [False, True]
+    assert [f.primary for f in merge([loss, replace(sums, model="Other")])] == [True, True]

@@ -11,7 +11,7 @@ from gradlint.rule import registry
 
 pytestmark = pytest.mark.torch
 
-PROVEN = ("GL101", "GL102", "GL111", "GL201", "GL202", "GL301", "GL302", "GL401", "GL502")
+PROVEN = ("GL101", "GL102", "GL111", "GL201", "GL202", "GL301", "GL302", "GL401", "GL502", "GL604")
 """Rules whose bad example one synthetic batch proves."""
 
 CODES = (*PROVEN, "GL404")
