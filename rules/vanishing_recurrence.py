@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -97,6 +98,9 @@ class VanishingRecurrence(Rule):
             nn.init.constant_(bias[128:256], 2.0)  # the forget gate: 0.35 of the gradient is left at 50 steps
     ```
 
+    Where neither the graph nor the script says how long the sequences are, the finding tells the factor per step and
+    the length from which it matters, for information.
+
     ## How it is confirmed
     The network is unrolled on one batch and ‖∂L/∂h_t‖ measured for every step, as it is and with the remedy.
 
@@ -185,10 +189,17 @@ for _ in range(100):
         claimed = Severity.WARNING if severity is Severity.ERROR and not low else Severity.INFO
         law, label = ("lstm_forget_bias", "forget bias") if node.op == "lstm" else ("orthogonal", "orthogonal init")
         remedy = Experiment("unroll", label=label, nodes=(node.name,), steps=steps, law=law)
+        falls = f"falls to a predicted {show(total)} from its last time step back to the first of {steps}{whose}"
+        if assumed:
+            least, _ = self.options.ratio(context.algorithm).info
+            after = math.ceil(least / recurrence.per_step)
+            falls = (
+                f"falls to a predicted {show(recurrence.per_step)} with each time step back: of sequences longer than "
+                f"{after} steps less than {show(least)} is left for the first"
+            )
         return self.finding(
             location,
-            f"the gradient of `{node.name}` falls to a predicted {show(total)} from its last time step back to the "
-            f"first of {steps}{whose}, and the model reads only the last state",
+            f"the gradient of `{node.name}` {falls}, and the model reads only the last state",
             help=REMEDIES.get(node.op, REMEDIES["rnn"]),
             severity=claimed,
             evidence=Evidence(predicted_gradient_ratio=power(total), numbers={"time_steps": steps}),

@@ -328,6 +328,16 @@ def test_recurrence_that_vanishes_towards_its_first_step(final, total, severitie
     assert [f.severity for f in VanishingRecurrence().check_graph(graph, profile, Context())] == severities
 
 
+def test_of_sequences_of_unknown_length_the_factor_per_step_is_told():
+    graph, rnn = recurrent(True)
+    unknown = [replace(n, attributes={}, shape=None) if n.id <= rnn else n for n in graph.nodes]
+    graph = replace(graph, nodes=tuple(unknown))
+    profile = Profile((), recurrence={rnn: RecurrenceProfile(50, -0.25, -12.5)})
+    (finding,) = VanishingRecurrence().check_graph(graph, profile, Context())
+    assert finding.severity is Severity.INFO
+    assert "0.56 with each time step back: of sequences longer than 12 steps less than 0.001 is left" in finding.message
+
+
 # ---- GL601 ------------------------------------------------------------------------------------------------
 
 
