@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from heapq import heappop, heappush
 
 from gradlint.graph.signal.layout import lies_across, traded, traded_back
 from gradlint.graph.signal.moments import (
@@ -37,9 +38,90 @@ def add(site: Site) -> Signal:
         traded(x, wide.positions, wide.features) if _turned(site, nth, wide) else x for nth, x in enumerate(site.inputs)
     ]
     whole = operands[0]
+    if _repeated(site):
+        return _in_phase(site, *operands)
     for nth, other in enumerate(operands[1:], start=1):
         whole = combined(whole, other, sign * _alpha(site), site.node.inputs[0] == site.node.inputs[nth])
     return whole
+
+
+def _repeated(site: Site) -> tuple[int, float] | None:
+    """Which of two operands is contained in the other one too, and how many times: x + 0.2·(x + F(x))."""
+    if "repeated" not in site.memory:
+        site.memory["repeated"] = None
+        ids = site.node.inputs
+        if len(ids) == 2 and ids[0] != ids[1] and site.inputs[0].size == site.inputs[1].size:
+            inner = 0 if ids[0] < ids[1] else 1
+            times = _contained(site, ids[1 - inner], ids[inner])
+            site.memory["repeated"] = (inner, times) if times else None
+    found: tuple[int, float] | None = site.memory["repeated"]
+    return found
+
+
+def _contained(site: Site, whole: int, part: int) -> float:
+    """How many times a node stands in another one through sums and constant factors alone."""
+    times, pending = {whole: 1.0}, [-whole]
+    while pending:
+        node = site.graph.nodes[-heappop(pending)]
+        here = times.pop(node.id)
+        if node.id == part:
+            return here
+        for nth, i in enumerate(node.inputs):
+            if i < part:
+                continue
+            if node.kind == "add" and node.op in ("add", "sub"):
+                alpha = node.attributes.get("alpha", 1.0)
+                factor = float(alpha) if nth and isinstance(alpha, (int, float)) else 1.0
+                factor = -factor if nth and node.op == "sub" else factor
+            elif node.kind == "scale" and isinstance(node.attributes.get("factor", 1.0), (int, float)):
+                factor = float(node.attributes.get("factor", 1.0))
+            else:
+                continue
+            if i not in times:
+                heappush(pending, -i)
+            times[i] = times.get(i, 0.0) + here * factor
+    return 0.0
+
+
+def _phases(site: Site) -> tuple[float, float, float]:
+    """Of a sum u·x + v·(k·x + r) of what is contained: u, v and k."""
+    found = _repeated(site)
+    assert found is not None
+    inner, times = found
+    second = _alpha(site) * (-1.0 if site.node.op == "sub" else 1.0)
+    return (1.0, second, times) if inner == 0 else (second, 1.0, times)
+
+
+def _in_phase(site: Site, *operands: Signal) -> Signal:
+    """u·x + v·(k·x + r) = (u + vk)·x + v·r, with r told from k·x + r: energies and q·(1 − r) add."""
+    found = _repeated(site)
+    assert found is not None
+    x, whole = operands[found[0]], operands[1 - found[0]]
+    u, v, k = _phases(site)
+    top = max(x.log_q, whole.log_q)
+    if NEVER in (x.log_q, whole.log_q):
+        return combined(operands[0], operands[1], v if found[0] == 0 else u, False)
+    qx, qw = math.exp(x.log_q - top), math.exp(whole.log_q - top)
+    mean = whole.m * math.sqrt(qw) - k * x.m * math.sqrt(qx)
+    q = max(qw - k * k * qx - 2.0 * k * x.m * math.sqrt(qx) * mean, 1e-9 * qw)
+
+    def without(of_whole: float, of_x: float) -> float:
+        return max(min((qw * of_whole - k * k * qx * of_x) / q, 2.0), 0.0)
+
+    rest = replace(
+        whole,
+        log_q=top + math.log(q),
+        m=max(-1.0, min(1.0, mean / math.sqrt(q))),
+        ds=without(whole.ds, x.ds),
+        dc=without(whole.dc, x.dc),
+        de=None if whole.de is None and x.de is None else without(whole.same_position, x.same_position),
+        parts=(),
+        lead=0.0,
+    )
+    if not u + v * k:
+        return rescaled(rest, 2.0 * log(abs(v)))
+    common = rescaled(replace(x, parts=()), 2.0 * log(abs(u + v * k)))
+    return combined(common, rest, math.copysign(v, v * (u + v * k)), False)
 
 
 def guess(site: Site, doubt: float) -> None:
@@ -58,6 +140,11 @@ def add_back(site: Site, gradient: Gradient) -> list[Gradient]:
         g = replace(gradient, log_g=gradient.log_g + 2.0 * log(abs(_alpha(site)))) if nth else gradient
         if len(site.inputs) == 2 and site.node.inputs[0] == site.node.inputs[1]:
             g = replace(gradient, log_g=gradient.log_g + log(_twice(site)))
+        found = _repeated(site)
+        if found is not None and found[0] == nth:
+            # The other edge brings (vk)²: with this one's u² + 2uvk it is (u + vk)².
+            u, v, k = _phases(site)
+            g = replace(gradient, log_g=gradient.log_g + log(max(u * u + 2.0 * u * v * k, 1e-6)))
         if _turned(site, nth, site.output):
             out.append(traded_back(g, x))
             continue

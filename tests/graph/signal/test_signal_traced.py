@@ -273,3 +273,42 @@ def test_a_loop_that_keeps_its_last_state_alone_hands_on_one_position():
     assert [layer.weight_gradient for layer in layers] == [
         pytest.approx(sum(seen) / len(seen), abs=0.15) for seen in zip(*norms, strict=True)
     ]
+
+
+@pytest.mark.parametrize("scales", [(0.2, 0.2), (1.0, 1.0), (0.5, -0.7)])
+def test_a_stream_that_rejoins_itself_adds_in_phase(scales):
+    """Residual blocks in residual blocks: x + a·(x + b·F(x)) holds x 1 + a times, and not √(1 + a²) times."""
+    outer, inner = scales
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = nn.Linear(96, 96), nn.Linear(96, 96)
+
+        def forward(self, x):
+            y = x + inner * self.one(F.relu(x))
+            y = y + inner * self.two(F.relu(y))
+            return y * outer + x
+
+    class Stack(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.blocks, self.head = (
+                nn.Linear(96, 96),
+                nn.Sequential(*(Block() for _ in range(12))),
+                nn.Linear(96, 5),
+            )
+
+        def forward(self, x):
+            return self.head(self.blocks(self.first(x)))
+
+    graph = traced(Stack, torch.randn(BATCH, 96))
+    layers = profile(graph, batch_size=BATCH).layers
+    seen = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        net = Stack().double()
+        F.cross_entropy(net(torch.randn(BATCH, 96, dtype=torch.float64)), torch.randint(0, 5, (BATCH,))).backward()
+        seen.append([math.log10(dict(net.named_parameters())[f"{layer.name}.weight"].grad.norm()) for layer in layers])
+    errors = [abs(layer.weight_gradient - sum(v) / 3) for layer, v in zip(layers, zip(*seen, strict=True), strict=True)]
+    assert max(errors) < 0.25
