@@ -26,9 +26,10 @@ def profile(graph: ModelGraph, *, batch_size: int = 32) -> Profile:
 
 def what_if(graph: ModelGraph, change: Change, *, batch_size: int = 32) -> Profile:
     """The profile that `graph` would have after one change of init, activation, norm or skips."""
+    from gradlint.graph.signal.interpreter import profile as run
     from gradlint.graph.signal.whatif import apply
 
-    return profile(apply(graph, change), batch_size=batch_size)
+    return run(apply(graph, change), batch_size=batch_size, folds=False)
 
 
 def best_remedy(graph: ModelGraph, found: Profile, *, batch_size: int = 32) -> Remedy | None:

@@ -79,7 +79,7 @@ def _candidates(graph: ModelGraph) -> Iterator[Change]:
 
 
 def _after(graph: ModelGraph, change: Change, batch_size: int) -> float | None:
-    from gradlint.graph.signal import profile
+    from gradlint.graph.signal.interpreter import profile
 
     changed = apply(graph, change)
-    return furthest(profile(changed, batch_size=batch_size)) if changed != graph else None
+    return furthest(profile(changed, batch_size=batch_size, folds=False)) if changed != graph else None

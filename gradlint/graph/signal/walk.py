@@ -13,6 +13,7 @@ from gradlint.graph.signal.moments import (
     ZERO,
     Gradient,
     Signal,
+    rescaled,
     total,
 )
 from gradlint.graph.signal.rules import RULES
@@ -35,6 +36,7 @@ class Walk:
     graph: ModelGraph
     batch_size: int
     grown: bool
+    shift: float = 0.0
     sites: list[Site | None] = field(default_factory=list)
     gradients: list[Gradient | None] = field(default_factory=list)
     weights: dict[int, float] = field(default_factory=dict)
@@ -45,9 +47,9 @@ class Walk:
     first_loss: float | None = None
 
 
-def evaluate(graph: ModelGraph, batch_size: int, *, grown: bool) -> Walk:
-    """Walk once forward and once backward."""
-    walk = Walk(graph, batch_size, grown)
+def evaluate(graph: ModelGraph, batch_size: int, *, grown: bool, shift: float = 0.0) -> Walk:
+    """Walk once forward and once backward; `shift` is added to ln of the inputs' energy."""
+    walk = Walk(graph, batch_size, grown, shift)
     _forward(walk)
     _backward(walk)
     return walk
@@ -73,6 +75,8 @@ def _forward(walk: Walk) -> None:
         site.inputs = [o.output if o is not None else Signal(NEVER) for o in operands]
         try:
             site.output = rule.forward(site)
+            if walk.shift and node.kind == "input":
+                site.output = rescaled(site.output, walk.shift)
             if math.isnan(site.output.log_q) or site.output.log_q == math.inf:
                 raise Unclaimed(f"{node.op}: the signal leaves every range")
             site.guessed = site.guessed or _only_guesses(site)

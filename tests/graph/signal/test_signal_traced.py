@@ -312,3 +312,21 @@ def test_a_stream_that_rejoins_itself_adds_in_phase(scales):
         seen.append([math.log10(dict(net.named_parameters())[f"{layer.name}.weight"].grad.norm()) for layer in layers])
     errors = [abs(layer.weight_gradient - sum(v) / 3) for layer, v in zip(layers, zip(*seen, strict=True), strict=True)]
     assert max(errors) < 0.25
+
+
+@pytest.mark.parametrize(
+    ("depth", "act", "confidence"), [(30, nn.GELU, "low"), (4, nn.GELU, "high"), (30, nn.ReLU, "high")]
+)
+def test_a_net_near_an_unstable_energy_is_of_low_confidence(depth, act, confidence):
+    """GELU under He init: two draws differ by decades where it is deep; a rectifier hands on the scale as it is."""
+
+    def made():
+        net = nn.Sequential()
+        for _ in range(depth):
+            net.append(nn.Linear(64, 64)).append(act())
+            nn.init.kaiming_normal_(net[-2].weight)
+        return net.append(nn.Linear(64, 5))
+
+    found = profile(traced(made, torch.randn(BATCH, 64)), batch_size=BATCH)
+    assert found.confidence == confidence
+    assert any("near a fold" in note for note in found.notes) == (confidence == "low")
