@@ -133,3 +133,28 @@ def test_the_package_itself_can_be_called():
     assert report.healthy
     with pytest.raises(AttributeError):
         _ = gradlint.measure_everything
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_gradient_checkpointing_changes_no_number(reentrant):
+    from torch.utils.checkpoint import checkpoint
+
+    class Net(nn.Module):
+        def __init__(self, kept):
+            super().__init__()
+            torch.manual_seed(0)
+            self.first = nn.Linear(8, 16)
+            self.block = nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16))
+            self.head, self.kept = nn.Linear(16, 3), kept
+
+        def forward(self, x):
+            x = self.first(x)
+            return self.head(self.block(x) if self.kept else checkpoint(self.block, x, use_reentrant=reentrant))
+
+    torch.manual_seed(1)
+    data = torch.randn(32, 8), torch.randint(0, 3, (32,))
+    plain, recomputed = (probe(Net(kept), data, nn.functional.cross_entropy) for kept in (True, False))
+    assert [layer.name for layer in recomputed.layers] == [layer.name for layer in plain.layers]
+    assert [layer.weight_gradient for layer in recomputed.layers] == pytest.approx(
+        [layer.weight_gradient for layer in plain.layers]
+    )
