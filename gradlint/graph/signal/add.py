@@ -6,9 +6,10 @@ Sources: Hanin & Rolnick 2018 and De & Smith 2020 for the variance along residua
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 
+from gradlint.graph.model import Node
 from gradlint.graph.signal.layout import lies_across, traded, traded_back
 from gradlint.graph.signal.moments import (
     NEVER,
@@ -29,7 +30,6 @@ _ADDED_GUESS, _MULTIPLIED_GUESS = 0.3, 1.0
 
 def add(site: Site) -> Signal:
     """q = q₁ + q₂ + 2m₁m₂√(q₁q₂); 1 − r = Σ shareᵢ(1 − rᵢ): what the means add is common to all tokens."""
-    sign = -1.0 if site.node.op == "sub" else 1.0
     if len(site.inputs) == 1:
         return site.inputs[0]
     guess(site, _ADDED_GUESS)
@@ -38,23 +38,35 @@ def add(site: Site) -> Signal:
         traded(x, wide.positions, wide.features) if _turned(site, nth, wide) else x for nth, x in enumerate(site.inputs)
     ]
     whole = operands[0]
-    if _repeated(site):
-        return _in_phase(site, *operands)
+    repeated = _repeated(site)
+    if repeated is not None:
+        return _in_phase(repeated, *operands)
     for nth, other in enumerate(operands[1:], start=1):
-        whole = combined(whole, other, sign * _alpha(site), site.node.inputs[0] == site.node.inputs[nth])
+        whole = combined(whole, other, _factor(site.node, nth), site.node.inputs[0] == site.node.inputs[nth])
     return whole
 
 
-def _repeated(site: Site) -> tuple[int, float] | None:
-    """Which of two operands is contained in the other one too, and how many times: x + 0.2·(x + F(x))."""
+@dataclass(frozen=True)
+class _Repeated:
+    """A sum u·x + v·(k·x + r), whose operand `inner` is the x that the other one contains too."""
+
+    inner: int
+    u: float
+    v: float
+    k: float
+
+
+def _repeated(site: Site) -> _Repeated | None:
+    """How one of two operands is contained in the other one too: x + 0.2·(x + F(x))."""
     if "repeated" not in site.memory:
         site.memory["repeated"] = None
         ids = site.node.inputs
         if len(ids) == 2 and ids[0] != ids[1] and site.inputs[0].size == site.inputs[1].size:
             inner = 0 if ids[0] < ids[1] else 1
             times = _contained(site, ids[1 - inner], ids[inner])
-            site.memory["repeated"] = (inner, times) if times else None
-    found: tuple[int, float] | None = site.memory["repeated"]
+            u, v = (_factor(site.node, nth) for nth in (inner, 1 - inner))
+            site.memory["repeated"] = _Repeated(inner, u, v, times) if times else None
+    found: _Repeated | None = site.memory["repeated"]
     return found
 
 
@@ -70,9 +82,7 @@ def _contained(site: Site, whole: int, part: int) -> float:
             if i < part:
                 continue
             if node.kind == "add" and node.op in ("add", "sub"):
-                alpha = node.attributes.get("alpha", 1.0)
-                factor = float(alpha) if nth and isinstance(alpha, (int, float)) else 1.0
-                factor = -factor if nth and node.op == "sub" else factor
+                factor = _factor(node, nth)
             elif node.kind == "scale" and isinstance(node.attributes.get("factor", 1.0), (int, float)):
                 factor = float(node.attributes.get("factor", 1.0))
             else:
@@ -83,24 +93,13 @@ def _contained(site: Site, whole: int, part: int) -> float:
     return 0.0
 
 
-def _phases(site: Site) -> tuple[float, float, float]:
-    """Of a sum u·x + v·(k·x + r) of what is contained: u, v and k."""
-    found = _repeated(site)
-    assert found is not None
-    inner, times = found
-    second = _alpha(site) * (-1.0 if site.node.op == "sub" else 1.0)
-    return (1.0, second, times) if inner == 0 else (second, 1.0, times)
-
-
-def _in_phase(site: Site, *operands: Signal) -> Signal:
+def _in_phase(repeated: _Repeated, *operands: Signal) -> Signal:
     """u·x + v·(k·x + r) = (u + vk)·x + v·r, with r told from k·x + r: energies and q·(1 − r) add."""
-    found = _repeated(site)
-    assert found is not None
-    x, whole = operands[found[0]], operands[1 - found[0]]
-    u, v, k = _phases(site)
+    x, whole = operands[repeated.inner], operands[1 - repeated.inner]
+    u, v, k = repeated.u, repeated.v, repeated.k
     top = max(x.log_q, whole.log_q)
     if NEVER in (x.log_q, whole.log_q):
-        return combined(operands[0], operands[1], v if found[0] == 0 else u, False)
+        return combined(operands[0], operands[1], u if repeated.inner else v, False)
     qx, qw = math.exp(x.log_q - top), math.exp(whole.log_q - top)
     mean = whole.m * math.sqrt(qw) - k * x.m * math.sqrt(qx)
     q = max(qw - k * k * qx - 2.0 * k * x.m * math.sqrt(qx) * mean, 1e-9 * qw)
@@ -135,16 +134,15 @@ def guess(site: Site, doubt: float) -> None:
 
 def add_back(site: Site, gradient: Gradient) -> list[Gradient]:
     """Every operand receives the gradient; a broadcast one the sum over what it was spread to."""
-    out = []
+    out, repeated = [], _repeated(site)
     for nth, x in enumerate(site.inputs):
-        g = replace(gradient, log_g=gradient.log_g + 2.0 * log(abs(_alpha(site)))) if nth else gradient
+        g = replace(gradient, log_g=gradient.log_g + 2.0 * log(abs(_factor(site.node, nth)))) if nth else gradient
         if len(site.inputs) == 2 and site.node.inputs[0] == site.node.inputs[1]:
             g = replace(gradient, log_g=gradient.log_g + log(_twice(site)))
-        found = _repeated(site)
-        if found is not None and found[0] == nth:
+        if repeated is not None and repeated.inner == nth:
             # The other edge brings (vk)²: with this one's u² + 2uvk it is (u + vk)².
-            u, v, k = _phases(site)
-            g = replace(gradient, log_g=gradient.log_g + log(max(u * u + 2.0 * u * v * k, 1e-6)))
+            u, both = repeated.u, repeated.v * repeated.k
+            g = replace(gradient, log_g=gradient.log_g + log(max(u * u + 2.0 * u * both, 1e-6)))
         if _turned(site, nth, site.output):
             out.append(traded_back(g, x))
             continue
@@ -161,13 +159,14 @@ def _turned(site: Site, nth: int, wide: Signal) -> bool:
 
 def _twice(site: Site) -> float:
     """x + x reaches x twice in phase: each of the two equal edges carries half of (1 + α)²."""
-    sign = -1.0 if site.node.op == "sub" else 1.0
-    return 0.5 * (1.0 + sign * _alpha(site)) ** 2
+    return 0.5 * (1.0 + _factor(site.node, 1)) ** 2
 
 
-def _alpha(site: Site) -> float:
-    value = site.attribute("alpha", 1.0)
-    return float(value) if isinstance(value, (int, float)) else 1.0
+def _factor(node: Node, nth: int) -> float:
+    """What a sum multiplies an operand by: x + α·y, x − α·y."""
+    alpha = node.attributes.get("alpha", 1.0)
+    factor = float(alpha) if nth and isinstance(alpha, (int, float)) else 1.0
+    return -factor if nth and node.op == "sub" else factor
 
 
 def everywhere(x: Signal, wide: Signal) -> Signal:

@@ -36,9 +36,10 @@ def profile(graph: ModelGraph, *, batch_size: int = 32, folds: bool = True) -> P
 
     `folds`: whether to look for a net near an unstable fixed point, which doubles the cost.
     """
-    literal = describe(evaluate(graph, batch_size, grown=False))
+    walk = evaluate(graph, batch_size, grown=False)
+    literal = describe(walk)
     if folds and literal.confidence != "low":
-        literal = _near_a_fold(graph, literal, batch_size)
+        literal = _near_a_fold(walk, literal)
     if not _has_zero_gates(graph):
         return literal
     grown = describe(evaluate(graph, batch_size, grown=True))
@@ -47,18 +48,17 @@ def profile(graph: ModelGraph, *, batch_size: int = 32, folds: bool = True) -> P
     return replace(literal, layers=gated, grown=grown)
 
 
-def _near_a_fold(graph: ModelGraph, literal: Profile, batch_size: int) -> Profile:
+def _near_a_fold(walk: Walk, literal: Profile) -> Profile:
     """The profile, of low confidence where a little more energy in the input leads to quite other gradients.
 
     Energies of real nets differ from the mean by about 1/√width per layer; at an unstable fixed point of the energy
     that difference grows from layer to layer, and two draws of the same net differ by decades.
     """
-    moved = describe(evaluate(graph, batch_size, grown=False, shift=_NUDGE))
-    answer = 0.0
-    for here, there in zip(literal.layers, moved.layers, strict=True):
-        one, other = here.weight_gradient, there.weight_gradient
-        if one is not None and other is not None and math.isfinite(one) and math.isfinite(other):
-            answer = max(answer, abs(other - one) / (0.5 * _NUDGE / _DECADE))
+    here = _shared(walk)
+    there = _shared(evaluate(walk.graph, walk.batch_size, grown=False, shift=_NUDGE))
+    pairs = ((here[key], there[key]) for key in here)
+    answers = [abs(b - a) / _NUDGE for a, b in pairs if a is not None and b is not None and math.isfinite(b - a)]
+    answer = max(answers, default=0.0)
     if answer < FOLD:
         return literal
     told = f"near a fold: gradients answer a change of the input's scale {answer:.0f} times over"
@@ -172,13 +172,13 @@ def _layers(
     uncertainty: list[float],
     void: list[bool],
 ) -> tuple[LayerProfile, ...]:
-    nodes = [n for n in walk.graph.nodes if n.parameters and (n.kind in WEIGHTED or n.kind == "embedding")]
+    nodes = _weighted(walk.graph)
     hidden = [n.id for n in nodes if n.kind in WEIGHTED and _flows(gradient_at[n.id]) and n.id != walk.root]
     direct = _carried_by_values(walk)
     hidden = [i for i in hidden if direct[i]] or hidden
     reference = gradient_at[hidden[-1]] if hidden else None
     coherent = _coherence(walk)
-    shared = _shared(walk, nodes, void)
+    shared = _shared(walk, void)
     uses = Counter(map(_weights_of, nodes))
     rows = []
     for node in nodes:
@@ -225,11 +225,17 @@ def _weights_of(node: Node) -> tuple[str, ...]:
     return tuple(sorted(name for role, name in node.parameters.items() if "bias" not in role)) or (f"#{node.id}",)
 
 
-def _shared(walk: Walk, nodes: list[Node], void: list[bool]) -> dict[tuple[str, ...], float | None]:
+def _weighted(graph: ModelGraph) -> list[Node]:
+    """The layers that a profile describes."""
+    return [n for n in graph.nodes if n.parameters and (n.kind in WEIGHTED or n.kind == "embedding")]
+
+
+def _shared(walk: Walk, void: list[bool] | None = None) -> dict[tuple[str, ...], float | None]:
     """ln of the squared norm of each weight's gradient: one that serves at several places collects from all of them,
     taken as independent, Σ‖∂W‖²; not known where one of them is not."""
+    void = _void(walk) if void is None else void
     found: dict[tuple[str, ...], float | None] = {}
-    for node in nodes:
+    for node in _weighted(walk.graph):
         key = _weights_of(node)
         own = None if void[node.id] else walk.weights.get(node.id)
         own = None if own is None else own + _typical(walk, node.id)
