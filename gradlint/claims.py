@@ -213,3 +213,12 @@ def output_of(graph: ModelGraph) -> Node | None:
     while node.kind == "reshape" and len(node.inputs) == 1 and node.op != "detach":
         node = graph.nodes[node.inputs[0]]
     return node
+
+
+LONGEST = 60
+"""Characters of an expression that a message quotes."""
+
+
+def quoted(text: str) -> str:
+    """An expression as a message quotes it, cut where it is long."""
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"

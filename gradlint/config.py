@@ -222,8 +222,8 @@ def _extended(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     base = table.get("extend")
     if not isinstance(base, str):
         return table
-    under = _extended((path.parent / Path(base).expanduser()).resolve(), (*seen, path))
-    folder = (path.parent / Path(base).expanduser()).resolve().parent
+    extended = (path.parent / Path(base).expanduser()).resolve()
+    under, folder = _extended(extended, (*seen, path)), extended.parent
     if isinstance(under.get("baseline"), str):
         under["baseline"] = str(folder / under["baseline"])
     if isinstance(under.get("python"), str):

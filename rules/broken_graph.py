@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from gradlint import claims
 from gradlint.finding import Finding, Related, Severity
 from gradlint.rule import Rule
 from gradlint.source.script import BrokenGraph, Script
-
-LONGEST = 60
-"""Characters of an expression that a message quotes."""
 
 
 class BrokenGraphRule(Rule):
@@ -92,7 +90,7 @@ for _ in range(100):
 
 
 def _told(broken: BrokenGraph) -> tuple[str, str]:
-    text = broken.text if len(broken.text) <= LONGEST else broken.text[: LONGEST - 1] + "…"
+    text = claims.quoted(broken.text)
     match broken.how:
         case "revived":
             return (

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from gradlint import claims
 from gradlint.finding import Finding, Severity
 from gradlint.rule import Rule
 from gradlint.source.script import Script, Singularity
-
-LONGEST = 60
-"""Characters of an expression that a message quotes."""
 
 SURE = frozenset({"rectified", "itself"})
 """What any batch brings to 0; the others take large logits, or a prediction without any error."""
@@ -84,11 +82,10 @@ for _ in range(100):
 
     def check_script(self, script: Script) -> Iterator[Finding]:
         for singular in script.singular:
-            text = singular.text if len(singular.text) <= LONGEST else singular.text[: LONGEST - 1] + "…"
             why, remedy = _told(singular)
             yield self.finding(
                 singular.location,
-                f"`{text}` {why}",
+                f"`{claims.quoted(singular.text)}` {why}",
                 help=remedy,
                 severity=None if _is_sure(singular) else Severity.INFO,
                 needs_probe=False,

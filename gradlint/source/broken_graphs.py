@@ -22,10 +22,10 @@ _FREEZES = FREEZES | {"no_grad", "pretrained", "load_state_dict", "weights", "fr
 class BrokenGraphs:
     """Reads training functions and the `forward` of module classes."""
 
-    def __init__(self, models: Models) -> None:
+    def __init__(self, models: Models, trainable: Trainable) -> None:
         self.models = models
         self.evaluator = models.evaluator
-        self.trainable = Trainable(models)
+        self.trainable = trainable
 
     def of(self, index: FileIndex) -> Iterator[BrokenGraph]:
         """The cuts in a file."""

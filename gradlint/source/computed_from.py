@@ -6,8 +6,9 @@ import ast
 import re
 from collections.abc import Iterator
 
+from gradlint.source.frozen import is_under_no_grad
 from gradlint.source.gradient_flow import CUTTING_METHODS, backwards
-from gradlint.source.index import Path, Scope, position_of, terminal_name
+from gradlint.source.index import Scope, position_of, terminal_name
 from gradlint.source.models import Models
 from gradlint.source.reaching import reaching
 
@@ -45,7 +46,7 @@ class ComputedFrom:
                     at = position_of(node)
                     known = self.scope.bindings.get(name, [])
                     found = reaching(known, at, self.scope.path_around(at, known))
-                    if not any(_is_quiet(b.path) for b, _ in found):
+                    if not any(is_under_no_grad(b.path) for b, _ in found):
                         queue += [b.value for b, _ in found if b.value is not None and b.kind in {"assign", "augment"}]
             yield node
             queue += [n for n in ast.iter_child_nodes(node) if isinstance(n, ast.expr)]
@@ -55,22 +56,13 @@ class ComputedFrom:
 def ends(scope: Scope, models: Models) -> Iterator[ast.expr]:
     """What `backward()` starts from in a function, or what a loss or a module's `forward` returns."""
     if scope.kind in {"function", "module"} and "backward" in scope.words:
-        yield from (loss for site, loss in backwards(scope) if not _is_quiet(site.path))
+        yield from (loss for site, loss in backwards(scope) if not is_under_no_grad(site.path))
     if scope.kind != "function" or _is_decorated_quiet(scope):
         return
     cls = scope.owner_class
     in_module = cls is not None and scope.name in {"forward", "training_step"} and models.is_module(cls)
     if in_module or (_LOSS.search(scope.name) and not _MEASURES.search(scope.name)):
-        yield from (value for value, path in scope.returns if value is not None and not _is_quiet(path))
-
-
-def _is_quiet(path: Path) -> bool:
-    """Whether a block stands under `no_grad`."""
-    return any(
-        isinstance(b.owner, ast.With)
-        and any(re.search("no_grad|inference_mode", ast.unparse(i.context_expr)) for i in b.owner.items)
-        for b in path
-    )
+        yield from (value for value, path in scope.returns if value is not None and not is_under_no_grad(path))
 
 
 def _is_decorated_quiet(scope: Scope) -> bool:

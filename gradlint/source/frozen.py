@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from gradlint.source.evaluate import Evaluator
-from gradlint.source.index import CallSite, Scope, dotted, first_parameter, location, position_of, terminal_name
+from gradlint.source.index import CallSite, Path, Scope, dotted, first_parameter, location, position_of, terminal_name
 from gradlint.source.pretrained import BACKBONE_NAME, HEAD_NAME
 from gradlint.source.script import Frozen
 from gradlint.source.things import ClassThing, Frame, FunctionThing, Instance, Member, Thing
@@ -225,6 +225,11 @@ def _without_gradient(evaluator: Evaluator, cls: Scope, models: Models) -> list[
 
 def call_is_under_no_grad(site: CallSite) -> bool:
     """Whether a call stands inside `with torch.no_grad()`."""
+    return is_under_no_grad(site.path)
+
+
+def is_under_no_grad(path: Path) -> bool:
+    """Whether blocks are among those of `with torch.no_grad()` or `inference_mode()`."""
     return any(
         b.kind == "with"
         and isinstance(b.owner, ast.With)
@@ -232,5 +237,5 @@ def call_is_under_no_grad(site: CallSite) -> bool:
             "no_grad" in ast.unparse(i.context_expr) or "inference_mode" in ast.unparse(i.context_expr)
             for i in b.owner.items
         )
-        for b in site.path
+        for b in path
     )

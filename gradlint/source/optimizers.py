@@ -124,6 +124,10 @@ class Optimizers:
                 return optimizer_algorithm(external_name(cls) or "")
         return None
 
+    def keys(self, things: Things) -> set[int]:
+        """The keys of the optimizer constructions behind things."""
+        return {r.key for r in self.roots(things)}
+
     def roots(self, things: Things, depth: int = 0) -> list[Instance]:
         """The optimizer constructions behind things, through wrappers and containers."""
         found: list[Instance] = []

@@ -20,6 +20,7 @@ from gradlint.source.script import Forgotten, Model, Optimizer, Script, Skipped,
 from gradlint.source.singularities import Singularities
 from gradlint.source.steps import Steps
 from gradlint.source.things import FunctionThing, Instance
+from gradlint.source.trainable import Trainable
 from gradlint.source.ungiven import Ungiven
 from gradlint.source.unregistered import Unregistered
 
@@ -59,6 +60,7 @@ class _Reading:
         self.models = Models(self.evaluator)
         self.optimizers = Optimizers(self.evaluator, self.models)
         self.steps = Steps(self.evaluator, self.models, self.optimizers)
+        self.trainable = Trainable(self.models)
         self.frameworks = Frameworks(self.evaluator, self.models, self.optimizers)
 
     def script(self) -> Script:
@@ -86,7 +88,7 @@ class _Reading:
             losses=tuple(losses_of(self.evaluator, index)),
             forgotten=tuple(self._forgotten(index, optimizers)),
             carried=tuple(CarriedStates(self.models).of(index)),
-            broken=tuple(BrokenGraphs(self.models).of(index)),
+            broken=tuple(BrokenGraphs(self.models, self.trainable).of(index)),
             singular=tuple(Singularities(self.models).of(index)),
             dataset=dataset_of(self.evaluator, index),
             skipped=tuple(self._skipped(index, models)),
@@ -97,8 +99,8 @@ class _Reading:
         return [*self.steps.of(index), *self.frameworks.of(index)]
 
     def _forgotten(self, index: FileIndex, optimizers: list[Optimizer]) -> Iterator[Forgotten]:
-        yield from Unregistered(self.models).of(index)
-        yield from Ungiven(self.models, self.optimizers).of(index, optimizers)
+        yield from Unregistered(self.models, self.trainable).of(index)
+        yield from Ungiven(self.models, self.optimizers, self.trainable).of(index, optimizers)
 
     def _optimizers(self, index: FileIndex) -> list[Optimizer]:
         found: list[Optimizer] = []

@@ -26,7 +26,7 @@ class ScheduleOrder:
         target = events[step]
         if optimizer is None or not optimizer.schedules or target.framework != "plain":
             return None
-        own = {r.key for r in self.optimizers.roots(target.things)}
+        own = self.optimizers.keys(target.things)
         if any(self._steps(e, own) and not exclusive(e.path, target.path) for e in events[: self._first(events, step)]):
             return None
         for i, event in enumerate(events[:step]):
@@ -43,7 +43,7 @@ class ScheduleOrder:
 
     def _steps(self, event: Event, own: set[int]) -> bool:
         """Whether an event is a step of the same optimizer: one before the loop makes the order right."""
-        return event.kind == "step" and bool(own & {r.key for r in self.optimizers.roots(event.things)})
+        return event.kind == "step" and bool(own & self.optimizers.keys(event.things))
 
     def _before(self, events: list[Event], schedule: int, step: int, optimizer: Optimizer) -> bool:
         event, target = events[schedule], events[step]

@@ -114,6 +114,11 @@ class Scopes:
         return next((s for s in self.all if s.function and s.name == name and s.owner is owner), None)
 
     @cached_property
+    def function_texts(self) -> dict[str, str]:
+        """The text of every function by its name; of several of one name, that of the last."""
+        return {s.name: ast.unparse(s.function) for s in self.all if s.function is not None}
+
+    @cached_property
     def calls(self) -> list[tuple[Scope, ast.stmt, ast.Call]]:
         """Every call with the innermost simple statement and the scope that make it, in source order."""
         found = []

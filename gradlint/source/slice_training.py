@@ -18,16 +18,12 @@ def until_training(scopes: Scopes, scope: Scope, name: str, line: int) -> int:
 
     `line` itself if there is none: what comes then may be anything.
     """
-    defined = {s.name: s for s in scopes.all if s.function is not None}
-    training = {
-        n
-        for n, s in defined.items()
-        if _TRAINING_NAME.match(n) or (s.function and _TRAINS.search(ast.unparse(s.function)))
-    }
+    defined = set(scopes.function_texts)
+    training = {n for n, text in scopes.function_texts.items() if _TRAINING_NAME.match(n) or _TRAINS.search(text)}
     for statement in scope.statements:
         if statement.lineno <= line or isinstance(statement, (*FUNCTIONS, ast.ClassDef)):
             continue
-        if _rebinds(statement, name) or _trains(statement, set(defined), training):
+        if _rebinds(statement, name) or _trains(statement, defined, training):
             return statement.lineno
     return line
 

@@ -23,7 +23,7 @@ class Clearing:
     def may_clear(self, events: list[Event], step: int, models: tuple[Model, ...]) -> bool:
         """Whether some `zero_grad` that can run with a step is not surely one of other parameters."""
         target = events[step]
-        own = {r.key for r in self.optimizers.roots(target.things)}
+        own = self.optimizers.keys(target.things)
         return any(
             e.kind == "zero_grad" and not exclusive(e.path, target.path) and not self._clears_others(e, own, models)
             for e in events

@@ -29,6 +29,8 @@ NORMS = frozenset(
 FREEZES = frozenset({"requires_grad", "requires_grad_"})
 """Words of code that decides by itself what is trained."""
 
+PARAMETER = frozenset({"torch.nn.Parameter", "torch.nn.parameter.Parameter"})
+
 _CONTAINERS = frozenset({"Sequential", "ModuleList", "ModuleDict"})
 MAX_CLASSES = 4
 """How many classes are looked into from one to another."""
@@ -82,7 +84,7 @@ class Trainable:
     def _made(self, site: CallSite, depth: int) -> str | None:
         made: list[str | None] = []
         for thing in self.evaluator.ask(site.node.func, site.scope):
-            if (external_name(thing) or "") in {"torch.nn.Parameter", "torch.nn.parameter.Parameter"}:
+            if (external_name(thing) or "") in PARAMETER:
                 made.append("weights")
             elif isinstance(thing, (External, ClassThing)):
                 made.append(self.held(Instance(thing, site.node, site.scope), depth + 1))

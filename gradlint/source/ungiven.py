@@ -22,11 +22,11 @@ _CUTS = frozenset({"detach", "item", "data", "numpy", "tolist", "argmax"})
 class Ungiven:
     """Compares what is trained with what the optimizers were given."""
 
-    def __init__(self, models: Models, optimizers: Optimizers) -> None:
+    def __init__(self, models: Models, optimizers: Optimizers, trainable: Trainable) -> None:
         self.models = models
         self.optimizers = optimizers
         self.evaluator = models.evaluator
-        self.trainable = Trainable(models)
+        self.trainable = trainable
 
     def of(self, index: FileIndex, optimizers: list[Optimizer]) -> Iterator[Forgotten]:
         """What the optimizers of a file do not know of what the file trains."""

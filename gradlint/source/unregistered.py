@@ -11,7 +11,7 @@ from gradlint.source.index import CallSite, FileIndex, Scope, first_parameter, l
 from gradlint.source.models import Models
 from gradlint.source.script import Forgotten
 from gradlint.source.things import external_name
-from gradlint.source.trainable import FREEZES, Trainable, mentions
+from gradlint.source.trainable import FREEZES, PARAMETER, Trainable, mentions
 
 _REGISTERS = frozenset({"add_module", "register_module", "register_parameter", "setattr", "__setattr__", "_modules"})
 _OVERRIDES = frozenset({"parameters", "named_parameters", "__setattr__", "__getattr__"})
@@ -23,17 +23,16 @@ _LOOKS = frozenset({"items", "values", "keys", "get", "index", "pop", "clear"})
 _MOVES = frozenset({"cuda", "to", "double", "half", "float", "type", "clone", "cpu", "bfloat16"})
 """Methods that give a new tensor, which is no longer a Parameter."""
 
-_PARAMETER = frozenset({"torch.nn.Parameter", "torch.nn.parameter.Parameter"})
 _PLAIN = (ast.List, ast.Tuple, ast.Dict, ast.ListComp, ast.DictComp)
 
 
 class Unregistered:
     """Reads module classes."""
 
-    def __init__(self, models: Models) -> None:
+    def __init__(self, models: Models, trainable: Trainable) -> None:
         self.models = models
         self.evaluator = models.evaluator
-        self.trainable = Trainable(models)
+        self.trainable = trainable
 
     def of(self, index: FileIndex) -> Iterator[Forgotten]:
         """What the module classes of a file hold outside of `parameters()`."""
@@ -168,7 +167,7 @@ class Unregistered:
     def _is_parameter(self, call: ast.Call, scope: Scope) -> bool:
         if any(k.arg == "requires_grad" for k in call.keywords) or len(call.args) > 1:
             return False
-        return any((external_name(t) or "") in _PARAMETER for t in self.evaluator.ask(call.func, scope))
+        return any((external_name(t) or "") in PARAMETER for t in self.evaluator.ask(call.func, scope))
 
 
 def _added(cls: Scope, pattern: str) -> Iterator[tuple[ast.expr, Scope]]:
