@@ -89,9 +89,7 @@ def standing(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 
 def path_of(finding: Finding) -> PathSubject | None:
     """The path that a finding speaks of, or None."""
-    subject = finding.subject
-    inner = getattr(subject, "path", subject)
-    return inner if isinstance(inner, PathSubject) else None
+    return finding.subject if isinstance(finding.subject, PathSubject) else None
 
 
 def _once(findings: Iterable[Finding]) -> list[Finding]:

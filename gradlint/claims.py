@@ -13,7 +13,7 @@ from gradlint.location import Location
 from gradlint.probe.experiment import Experiment
 from gradlint.rule import Context
 from gradlint.severity import PathHealth, consequence, layer_flags, power, show
-from gradlint.verdicts import NOTICEABLE, PathSubject
+from gradlint.verdicts import NOTICEABLE, GainClaim, PathSubject
 
 
 def from_checkpoint(graph: ModelGraph, layers: Iterable[Node]) -> bool:
@@ -98,6 +98,7 @@ def subject(
     nodes: Sequence[Node],
     severity: Severity,
     remedies: Sequence[Experiment],
+    gain: GainClaim | None = None,
 ) -> PathSubject:
     """The plain data that a path finding is judged by."""
     scale_free, zero_gated = layer_flags(graph, profile, layers)
@@ -112,6 +113,7 @@ def subject(
         zero_gated=zero_gated,
         remedies=tuple(remedies),
         share=_share(profile, health, nodes),
+        gain=gain,
     )
 
 

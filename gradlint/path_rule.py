@@ -13,7 +13,7 @@ from gradlint.location import Location
 from gradlint.probe.experiment import Experiment, Measurements
 from gradlint.rule import Context, Rule
 from gradlint.severity import BandOptions, PathHealth, predicted_path
-from gradlint.verdicts import PathSubject, judge_path
+from gradlint.verdicts import GainClaim, PathSubject, judge_path
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,12 @@ class PathRule(Rule):
         related: Sequence[Related],
         remedies: Sequence[Experiment],
         nodes: Sequence[Node] = (),
+        gain: GainClaim | None = None,
     ) -> Finding:
-        """A finding that states a fact and its predicted effect; `nodes` are what the fact is about (the layers)."""
+        """A finding that states a fact and its predicted effect.
+
+        `nodes` are what the fact is about (the layers), `gain` is what it claims of one layer's output.
+        """
         graph, profile, context, health = path.graph, path.profile, path.context, path.health
         about = tuple(nodes) or path.layers
         return self.finding(
@@ -72,7 +76,7 @@ class PathRule(Rule):
             model=claims.model_key(graph),
             optimizer=context.algorithm,
             confidence=claims.confidence(graph, profile),
-            subject=claims.subject(graph, profile, context, health, path.layers, about, path.severity, remedies),
+            subject=claims.subject(graph, profile, context, health, path.layers, about, path.severity, remedies, gain),
         )
 
     def experiments(self, finding: Finding) -> list[Experiment]:

@@ -14,12 +14,22 @@ NOTICEABLE = 0.02
 
 
 @dataclass(frozen=True)
+class GainClaim:
+    """That `layer`'s output has `stated` times the scale (std) that it has after the experiment labelled `remedy`."""
+
+    layer: str
+    stated: float
+    remedy: str
+
+
+@dataclass(frozen=True)
 class PathSubject:
     """What a path finding claims: the weighted `layers` (names, in order) and the predicted severity of the path.
 
     `nodes` are those a remedy changes. `effect` is the predicted log10 factor on the gradient per layer, where
     the message states one. `remedies` are the experiments that may cure it;
-    `share` is how many decades of the predicted change the `nodes` account for.
+    `share` is how many decades of the predicted change the `nodes` account for. `gain` is what is claimed of one
+    layer's output, by a rule that states its scale.
     """
 
     layers: tuple[str, ...]
@@ -32,6 +42,7 @@ class PathSubject:
     zero_gated: tuple[str, ...] = ()
     remedies: tuple[Experiment, ...] = ()
     share: float = 0.0
+    gain: GainClaim | None = None
 
 
 def judge_path(finding: Finding, seen: Measurements, options: BandOptions) -> Verdict:
@@ -158,22 +169,22 @@ def _evidence(seen: Measurements, subject: PathSubject, options: BandOptions, no
     )
 
 
-def judge_gain(seen: Measurements, layer: str, remedy: str, stated: float) -> Verdict | None:
+def judge_gain(seen: Measurements, claim: GainClaim) -> Verdict | None:
     """The verdict on "this init gives the layer's output `stated` times the scale it should have".
 
     Compares the std of the layer's output as it is with that after the remedy. None if not measured.
     """
-    before, after = seen.baseline, seen.get(remedy)
-    if before is None or after is None or layer not in before.layers or layer not in after.layers:
+    before, after = seen.baseline, seen.get(claim.remedy)
+    if before is None or after is None or claim.layer not in before.layers or claim.layer not in after.layers:
         return None
-    one, other = before.layers[layer].activation_std, after.layers[layer].activation_std
+    one, other = before.layers[claim.layer].activation_std, after.layers[claim.layer].activation_std
     if not one or not other:
         return None
     gain = one / other
-    holds = abs(gain - 1) >= abs(stated - 1) / 2 and (gain - 1) * (stated - 1) > 0
+    holds = abs(gain - 1) >= abs(claim.stated - 1) / 2 and (gain - 1) * (claim.stated - 1) > 0
     return Verdict(
         Outcome.CONFIRMED if holds else Outcome.REFUTED,
-        f"`{layer}` measured at {number(gain)} times the scale that {remedy} gives",
+        f"`{claim.layer}` measured at {number(gain)} times the scale that {claim.remedy} gives",
         Severity.INFO,
         Evidence(numbers={"measured_gain": gain}),
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from gradlint import claims
-from gradlint.finding import Finding, Outcome, Severity, Verdict
+from gradlint.finding import Finding, Severity, Verdict
 from gradlint.gain import compare, is_default, named, suited
 from gradlint.graph.model import RECTIFIERS, InitLaw, ModelGraph, Node
 from gradlint.graph.profile import Profile
@@ -14,10 +14,11 @@ from gradlint.graph.topology import HIDDEN_SATURATING, topology
 from gradlint.graph.topology_branches import closing_layers, unnormalized_branches
 from gradlint.graph.topology_paths import feeds, in_normalized_branch, longest_chain
 from gradlint.location import Location
+from gradlint.path_rule import PathRule, PredictedPath
 from gradlint.probe.experiment import Experiment, Measurements
-from gradlint.rule import Context, Rule
-from gradlint.severity import BandOptions, number, predicted_path
-from gradlint.verdicts import PathSubject, judge_gain, judge_path
+from gradlint.rule import Context
+from gradlint.severity import BandOptions, number
+from gradlint.verdicts import GainClaim, PathSubject, judge_gain
 
 TOLERANCE = 0.8
 """Scales from 0.8 to 1/0.8 of He's pass: over ten layers they change the signal by less than a decade."""
@@ -45,16 +46,6 @@ class RectifierOptions(BandOptions, frozen=True):
 
 
 @dataclass(frozen=True)
-class GainSubject:
-    """What an init finding claims: a path, and `stated`, the scale of `layer`'s output over that after `remedy`."""
-
-    path: PathSubject
-    layer: str
-    stated: float | None
-    remedy: str
-
-
-@dataclass(frozen=True)
 class _Suspect:
     layer: Node
     law: InitLaw
@@ -65,7 +56,16 @@ class _Suspect:
     branch: bool = False
 
 
-class RectifierInit(Rule):
+@dataclass(frozen=True)
+class _Remedy:
+    """The law of the what-if, the label that reports name it by, and the advice in words."""
+
+    label: str
+    law: str
+    advice: str
+
+
+class RectifierInit(PathRule):
     """
     ## What it does
     Compares the scale of each weight's init with the activation that the layer feeds.
@@ -229,12 +229,12 @@ for _ in range(100):
     def _explicit(
         self, group: Sequence[_Suspect], graph: ModelGraph, profile: Profile, context: Context
     ) -> Iterator[Finding]:
-        layers = _path(graph, [s.layer for s in group])
-        health = predicted_path(profile, layers, context.algorithm, self.options)
-        if claims.claimed(health, graph, profile) is Severity.INFO:
+        path = self.predict(_path(graph, group), graph, profile, context)
+        if path.severity is Severity.INFO and any(s.branch for s in group):
             group = [s for s in group if not s.branch]
-        if not group:
-            return
+            if not group:
+                return
+            path = self.predict(_path(graph, group), graph, profile, context)
         first = group[0]
         scales = sorted(s.gain for s in group)
         scale = number(scales[0]) if scales[0] * 1.1 >= scales[-1] else f"{number(scales[0])} to {number(scales[-1])}"
@@ -246,16 +246,15 @@ for _ in range(100):
         if any(s.bound for s in group):
             scale = f"no {'more' if scales[-1] < 1 else 'less'} than {scale}"
         fact = f"{named(first.law)} starts {many} at {scale} times the scale of He init"
-        label, law, advice = self._remedy(group, graph)
-        yield from self._report(group, fact, label, law, first.law.location, advice, graph, profile, context)
+        yield from self._report(path, group, fact, self._remedy(group, graph), first.law.location)
 
-    def _remedy(self, group: Sequence[_Suspect], graph: ModelGraph) -> tuple[str, str, str]:
-        """Label and law of the what-if, and the advice: bare He init would double the variance in every block."""
+    def _remedy(self, group: Sequence[_Suspect], graph: ModelGraph) -> _Remedy:
+        """He init, in residual nets with the branches scaled: bare it would double the variance in every block."""
         advice = self._help(group[0])
         if not unnormalized_branches(graph, frozenset(s.layer.id for s in group)):
-            return "He init", "kaiming", advice
+            return _Remedy("He init", "kaiming", advice)
         scaled = f"{advice}, and start the last layer of each residual branch at zero (Fixup) or scaled down"
-        return SCALED_BRANCHES, "kaiming_residual", scaled
+        return _Remedy(SCALED_BRANCHES, "kaiming_residual", scaled)
 
     def _help(self, suspect: _Suspect) -> str:
         match suspect.activation.op:
@@ -276,15 +275,13 @@ for _ in range(100):
         chain = [by_layer[i] for i in longest_chain(graph, by_layer)]
         if len(chain) < self.options.default_depth:
             return
-        layers = [s.layer for s in chain]
-        health = predicted_path(profile, layers, context.algorithm, self.options)
+        health = self.predict([s.layer for s in chain], graph, profile, context).health
         if health.severity is None or health.explodes:
             return
         op = chain[0].activation.op
         fact = f"PyTorch's default init on {len(chain)} layers in a row that feed `{op}` shrinks the gradient"
-        where = claims.place(graph, *layers)
-        label, law, advice = self._remedy(chain, graph)
-        yield from self._report(chain, fact, label, law, where, advice, graph, profile, context)
+        path = self.predict(_path(graph, chain), graph, profile, context)
+        yield from self._report(path, chain, fact, self._remedy(chain, graph))
 
     def _mirror(
         self, group: Sequence[_Suspect], graph: ModelGraph, profile: Profile, context: Context
@@ -292,68 +289,55 @@ for _ in range(100):
         op = group[0].activation.op
         many = f"{len(group)} layers" if len(group) > 1 else f"`{group[0].layer.name}`"
         fact = f"He init on {many} before `{op}`, where Xavier keeps the scale"
-        fix = f'use nn.init.xavier_uniform_(weight, gain=nn.init.calculate_gain("{op}"))'
-        yield from self._report(
-            group, fact, "Xavier init", "xavier", group[0].law.location, fix, graph, profile, context
-        )
+        advice = f'use nn.init.xavier_uniform_(weight, gain=nn.init.calculate_gain("{op}"))'
+        path = self.predict(_path(graph, group), graph, profile, context)
+        yield from self._report(path, group, fact, _Remedy("Xavier init", "xavier", advice), group[0].law.location)
 
     def _report(
         self,
+        path: PredictedPath,
         group: Sequence[_Suspect],
         fact: str,
-        remedy: str,
-        law: str,
-        where: Location | None,
-        advice: str,
-        graph: ModelGraph,
-        profile: Profile,
-        context: Context,
+        remedy: _Remedy,
+        where: Location | None = None,
     ) -> Iterator[Finding]:
+        """A finding at `where`, the line of init code, or at the first layer where none is known."""
         affected = [s.layer for s in group]
-        location = where or claims.place(graph, *affected)
+        location = where or claims.place(path.graph, *affected)
         if location is None:
             return
-        layers = _path(graph, affected)
-        health = predicted_path(profile, layers, context.algorithm, self.options)
-        severity = claims.claimed(health, graph, profile)
-        redrawn = [*affected, *_of_the_same_line(graph, group)]
-        experiment = Experiment("reinit", label=remedy, nodes=tuple(n.name for n in redrawn), law=law)
-        related = claims.further(affected, "gets this init", beside=location)
-        subject = claims.subject(graph, profile, context, health, layers, affected, severity, (experiment,))
-        ends = closing_layers(graph) if law == "kaiming_residual" else frozenset()
-        plain = next((s for s in group if s.layer.id not in ends), None)
-        stated = plain.forward if plain else None
-        yield self.finding(
+        redrawn = [*affected, *_of_the_same_line(path.graph, group)]
+        yield self.path_finding(
+            path,
             location,
-            fact + claims.predicted(health, severity, layers),
-            help=advice,
-            severity=severity,
-            related=related,
-            evidence=claims.evidence(graph, profile, health, layers),
-            model=claims.model_key(graph),
-            optimizer=context.algorithm,
-            confidence=claims.confidence(graph, profile),
-            subject=GainSubject(subject, plain.layer.name if plain else affected[0].name, stated, remedy),
+            fact,
+            help=remedy.advice,
+            related=claims.further(affected, "gets this init", beside=location),
+            remedies=[Experiment("reinit", label=remedy.label, nodes=tuple(n.name for n in redrawn), law=remedy.law)],
+            nodes=affected,
+            gain=_gain(group, remedy, path.graph),
         )
 
-    def experiments(self, finding: Finding) -> list[Experiment]:
-        if not isinstance(finding.subject, GainSubject):
-            return []
-        return [Experiment("baseline"), *finding.subject.path.remedies]
-
     def judge(self, finding: Finding, seen: Measurements) -> Verdict:
-        subject = finding.subject
-        if not isinstance(subject, GainSubject):
-            return Verdict(Outcome.UNVERIFIED, "the path is not known")
-        verdict = judge_path(_with_path(finding), seen, self.options)
+        verdict = super().judge(finding, seen)
+        claim = finding.subject.gain if isinstance(finding.subject, PathSubject) else None
         harmful = verdict.severity is not None and verdict.severity is not Severity.INFO
-        if harmful or finding.severity is not Severity.INFO or subject.stated is None:
+        if harmful or finding.severity is not Severity.INFO or claim is None:
             return verdict
-        gain = judge_gain(seen, subject.layer, subject.remedy, subject.stated)
+        gain = judge_gain(seen, claim)
         if gain is None:
             return verdict
         evidence = verdict.evidence.merged(gain.evidence) if verdict.evidence and gain.evidence else gain.evidence
         return Verdict(gain.outcome, gain.reason, Severity.INFO, evidence)
+
+
+def _gain(group: Sequence[_Suspect], remedy: _Remedy, graph: ModelGraph) -> GainClaim | None:
+    """What the init makes of the first layer's output whose scale the remedy does not take down on purpose."""
+    ends = closing_layers(graph) if remedy.law == "kaiming_residual" else frozenset()
+    plain = next((s for s in group if s.layer.id not in ends), None)
+    if plain is None or plain.forward is None:
+        return None
+    return GainClaim(plain.layer.name, plain.forward, remedy.label)
 
 
 def _is_plain_xavier(law: InitLaw) -> bool:
@@ -363,10 +347,6 @@ def _is_plain_xavier(law: InitLaw) -> bool:
     if law.std is not None and law.fan_in and law.fan_out:
         return law.std**2 * (law.fan_in + law.fan_out) / 2 < PLAIN_GAIN_SQUARED
     return law.gain_squared is not None and law.gain_squared < PLAIN_GAIN_SQUARED
-
-
-def _with_path(finding: Finding) -> Finding:
-    return replace(finding, subject=finding.subject.path)
 
 
 def _of_the_same_line(graph: ModelGraph, group: Sequence[_Suspect]) -> list[Node]:
@@ -380,13 +360,13 @@ def _of_the_same_line(graph: ModelGraph, group: Sequence[_Suspect]) -> list[Node
     ]
 
 
-def _path(graph: ModelGraph, affected: Sequence[Node]) -> tuple[Node, ...]:
-    """The hidden layers from the first one affected to the last before the output, side nets left out."""
+def _path(graph: ModelGraph, group: Sequence[_Suspect]) -> tuple[Node, ...]:
+    """The hidden layers from the first of the group to the last before the output, side nets left out."""
     paths = topology(graph)
-    first = affected[0].id
+    first = group[0].layer
     on_path = [
         node
         for node in graph.of_kind("linear", "conv", "conv_transpose", "recurrent", "attention")
-        if paths.reaches(first, node.id) and node.id not in paths.side and paths.before_weights[node.id]
+        if paths.reaches(first.id, node.id) and node.id not in paths.side and paths.before_weights[node.id]
     ]
-    return tuple(on_path) or (affected[0],)
+    return tuple(on_path) or (first,)

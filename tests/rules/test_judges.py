@@ -106,11 +106,11 @@ def test_stated_gain_of_an_init_is_measured():
     graph = net.graph()
     rule = RectifierInit()
     (finding,) = rule.check_graph(graph, sloped(graph, -0.1), Context())
-    layer = finding.subject.layer
+    layer = finding.subject.gain.layer
 
     def outcome(before, after):
-        base = measured(finding.subject.path.layers, 0.8)
-        he = measured(finding.subject.path.layers, 0.9)
+        base = measured(finding.subject.layers, 0.8)
+        he = measured(finding.subject.layers, 0.9)
         base.layers[layer] = LayerMeasurement(layer, activation_std=before, weight_gradient=0.1)
         he.layers[layer] = LayerMeasurement(layer, activation_std=after, weight_gradient=0.1)
         return rule.judge(finding, Measurements({"baseline": base, "He init": he})).outcome
@@ -231,7 +231,7 @@ def test_the_remedy_of_an_init_draws_every_layer_of_its_line_anew():
     net.linear(10, normal_law(1.0, 64, 10, line=7))
     graph = net.graph()
     (finding,) = RectifierInit().check_graph(graph, sloped(graph, 1.0), Context())
-    (remedy,) = finding.subject.path.remedies
+    (remedy,) = finding.subject.remedies
     assert remedy.nodes == tuple(n.name for n in graph.of_kind("linear"))
 
 
@@ -240,7 +240,7 @@ def test_a_weight_gradient_out_of_band_is_told_with_what_the_remedy_makes_of_it(
     net.linear(10)
     graph = net.graph()
     (finding,) = RectifierInit().check_graph(graph, sloped(graph, 0.0), Context())
-    (name,) = finding.subject.path.layers
+    (name,) = finding.subject.layers
     of = {
         key: Measurement("baseline", layers={name: LayerMeasurement(name, gradient=1.0, weight_gradient=norm)})
         for key, norm in {"baseline": 2.6e10, "He init": 1.5}.items()
