@@ -12,24 +12,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from gradlint import checking
 from gradlint.causes import merge, standing
 from gradlint.cells import Cells
-from gradlint.config import Config, ignored_in, selected
-from gradlint.discover import relative_to
+from gradlint.config import Config, selected
 from gradlint.finding import Finding, Severity
-from gradlint.graph.signal import profile
 from gradlint.location import Location
-from gradlint.modelling import Modelled, model_key, modelled, modelled_target
+from gradlint.modelling import Modelled, model_key, modelled_target
 from gradlint.older_python import refusal
 from gradlint.parallel import check_all, processes
 from gradlint.progress import Progress, Silent, counted
-from gradlint.realising import realise
 from gradlint.result import CheckedModel, Result, ordered, relative_path
 from gradlint.rule import Rule
-from gradlint.settling import Probing, settle
+from gradlint.settling import Probing
 from gradlint.source import configuration
 from gradlint.source.grammar import is_newer_python
-from gradlint.source.notebook import MAX_BYTES, Notebook, read_notebook
+from gradlint.source.notebook import Notebook
 from gradlint.source.project import (
     UNPARSABLE,
     LeftOutError,
@@ -37,8 +35,6 @@ from gradlint.source.project import (
     SourceFile,
     UnreadableError,
     find_root,
-    read_bytes,
-    read_text,
 )
 from gradlint.source.read import read_script
 from gradlint.source.relevance import is_relevant
@@ -112,7 +108,7 @@ class Engine:
         aside = f"models were read from source and nothing was measured: {refusal}"
         return Result(
             root=self.root,
-            findings=ordered(standing(self._wanted(kept))),
+            findings=ordered(standing(checking.wanted(kept, self.home or self.root, self.config))),
             models=tuple(cells.model(m) for m in models),
             skipped=skipped,
             files=sum(not part.target for part in checked),
@@ -123,11 +119,6 @@ class Engine:
             unbuilt=tuple(s for part in checked if part.target and self.config.exec for s in part.skipped),
             texts=dict(self._texts(checked)),
         )
-
-    def _wanted(self, findings: Sequence[Finding]) -> Iterator[Finding]:
-        """The findings that `per-file-ignores` leaves."""
-        home = self.home or self.root
-        return (f for f in findings if not ignored_in(f, relative_to(Path(f.location.path), home), self.config))
 
     def _all(self, files: Sequence[Path], probing: Probing) -> list[_Checked]:
         """All files; those that only need reading in several processes, where that pays."""
@@ -173,7 +164,9 @@ class Engine:
 
     def _file(self, path: Path, probing: Probing, text: str | None = None) -> _Checked:
         """One file from text to verdicts."""
-        source = self._open(path, text)
+        source, notebook = checking.opened(path, self.project, text)
+        if notebook is not None:
+            self.notebooks[source.path] = notebook
         checked = _Checked(source=source)
         if not is_relevant(source.text.encode()):
             return checked
@@ -193,29 +186,17 @@ class Engine:
             checked.findings += self._syntax_error(source, older, what)
         script = read_script(source, self.project)
         checked.skipped += script.skipped
-        findings = [f for rule in self.rules for f in rule.check_script(script)]
         with ExitStack() as stack:
-            models, skipped = modelled(source, self.project, script, probing, self.input_spec, stack)
+            models, findings, skipped = checking.checked(
+                source, script, self.project, self.rules, probing, self.input_spec, stack
+            )
+            checked.findings += findings
+            checked.models += [_checked_model(m, script) for m in models]
             checked.skipped += skipped
-            self._settle(checked, models, findings, script, probing)
         checked.class_only |= {model_key(m.graph): _class_of(m, source) for m in models if m.class_only}
         seen = [m for m in script.models if m.location.path == source.path and not m.candidates]
         checked.constructed |= {c for m in seen for c in m.classes}
         return checked
-
-    def _settle(
-        self, checked: _Checked, models: list[Modelled], findings: list[Finding], script: Script, probing: Probing
-    ) -> None:
-        """Predict each model, run the graph rules on it, and settle these findings with those given."""
-        for model in models:
-            model.profile = profile(model.graph, batch_size=self.config.batch_size)
-            for rule in self.rules:
-                findings += rule.check_graph(model.graph, model.profile, model.context)
-        settled = settle(findings, self.rules, models, script, probing)
-        if self.config.real:
-            settled = realise(findings, settled, self.rules, models, script, probing)
-        checked.findings += settled
-        checked.models += [CheckedModel(script.path, m.graph, m.profile, m.measurements, m.guarantees) for m in models]
 
     def _target(self, target: Target, probing: Probing) -> _Checked:
         """One model that was named from outside; the script that it is in says how it is trained."""
@@ -227,7 +208,8 @@ class Engine:
             if isinstance(model, Skipped):
                 checked.skipped.append(model)
                 return checked
-            self._settle(checked, [model], [], script, probing)
+            checked.findings += checking.settled([], [model], script, self.rules, probing)
+            checked.models.append(_checked_model(model, script))
             if source is not None:
                 checked.constructed.add(_class_of(model, source))
         return checked
@@ -241,24 +223,6 @@ class Engine:
             at = Location(source.path, line, column)
             message = f"the file does not parse: {what}"
             yield rule.finding(at, message, severity=Severity.ERROR, needs_probe=False)
-
-    def _open(self, path: Path, text: str | None) -> SourceFile:
-        """The file (or the text that stands for it) as a module, known to the project under its path."""
-        resolved = path.resolve()
-        key = str(resolved)
-        if resolved.suffix == ".ipynb":
-            raw = (
-                text.encode() if text is not None else read_bytes(resolved, MAX_BYTES, "a notebook that a person opens")
-            )
-            notebook = self.notebooks[key] = read_notebook(key, raw)
-            source = notebook.file
-        elif text is not None:
-            source = SourceFile(key, text, self.project.module_name(resolved))
-        else:
-            known = self.project.file(resolved)
-            return known or SourceFile(key, read_text(resolved), self.project.module_name(resolved))
-        self.project.add(key, source)
-        return source
 
     def _unsuppressed(self, findings: list[Finding], checked: Sequence[_Checked]) -> list[Finding]:
         comments = {
@@ -328,6 +292,10 @@ def _comments(source: SourceFile) -> list[Suppression]:
     except UNPARSABLE:
         tree = None
     return suppressions(source.path, source.text, tree)
+
+
+def _checked_model(model: Modelled, script: Script) -> CheckedModel:
+    return CheckedModel(script.path, model.graph, model.profile, model.measurements, model.guarantees)
 
 
 def _class_of(model: Modelled, source: SourceFile) -> str:

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from gradlint.probe.real import RealOutcome
     from gradlint.progress import Progress
     from gradlint.report.profile import MeasuredModel, Probed
-    from gradlint.settling import Probing
-    from gradlint.source.project import Project, SourceFile
-    from gradlint.source.script import Script, Skipped
+    from gradlint.source.script import Skipped
 
 REAL_SECONDS = 120.0
 """Seconds that a script may take to its first optimizer step: it loads its data first."""
@@ -60,7 +58,7 @@ def measured(
         models = _of_run(outcome, str(path))
         if not models:
             raise ProbeError(f"{target}: {outcome.failed}{_last_words(outcome)}")
-    config = _with_arguments(config, arguments)
+    config = _for_the_rest(config, arguments)
     built, findings, skipped = _checked(path, config, progress, input_spec, home, baselines=synthetic)
     if synthetic:
         models = [m for m in map(_of_model, built) if m is not None]
@@ -132,10 +130,11 @@ def _program(target: Path, synthetic: bool) -> Path:
     return target.resolve()
 
 
-def _with_arguments(config: Config, arguments: Sequence[str]) -> Config:
+def _for_the_rest(config: Config, arguments: Sequence[str]) -> Config:
+    """The settings under which models are built: the script's arguments, and no further run of the whole script."""
     import msgspec
 
-    return msgspec.structs.replace(config, script_args=tuple(arguments)) if arguments else config
+    return msgspec.structs.replace(config, script_args=tuple(arguments) or config.script_args, real=False)
 
 
 _WARNED = re.compile(r"^\S.*:\d+: \w*Warning: .*\n(?:[ \t]+.*\n?)?", re.MULTILINE)
@@ -222,61 +221,31 @@ def _checked(
     path: Path, config: Config, progress: Progress, input_spec: str | None, home: Path | None, baselines: bool
 ) -> tuple[list[Modelled], list[Finding], list[Skipped]]:
     """Models, settled findings and what was skipped, as `gradlint check` has them; every model measured on demand."""
-    from gradlint.graph.signal import profile
-    from gradlint.modelling import modelled
+    from gradlint.causes import merge, standing
+    from gradlint.checking import checked, opened, wanted
+    from gradlint.config import selected
     from gradlint.probe.experiment import Experiment
     from gradlint.settling import Probing, measurements
-    from gradlint.source.project import UNPARSABLE, Project, find_root
+    from gradlint.source.project import UNPARSABLE, Project, UnreadableError, find_root
     from gradlint.source.read import read_script
+    from gradlint.suppression import apply, suppressions
     from gradlint.worker.client import WorkerPool
     from gradlint.worker.protocol import Limits
 
     project = Project(find_root(path))
-    source = _source(path, project)
     try:
+        source, _ = opened(path, project)
         script = read_script(source, project)
+    except UnreadableError as error:
+        raise ProbeError(f"{path.name}: {error}") from error
     except UNPARSABLE as error:
         raise ProbeError(f"{path.name} does not parse: {getattr(error, 'msg', error)}") from error
     with ExitStack() as stack:
         pool = stack.enter_context(WorkerPool(config.python, Limits(config.timeout, config.memory << 20)))
         probing = Probing(config, progress, pool)
-        models, skipped = modelled(source, project, script, probing, input_spec, stack)
+        models, findings, skipped = checked(source, script, project, selected(config), probing, input_spec, stack)
         for model in models:
-            model.profile = profile(model.graph, batch_size=config.batch_size)
             if baselines and model.session is not None:
                 measurements(model, [Experiment("baseline")], probing)
-        findings = _settled(source, script, models, probing, home or project.root)
-    return models, findings, [*script.skipped, *skipped]
-
-
-def _settled(source: SourceFile, script: Script, models: list[Modelled], probing: Probing, home: Path) -> list[Finding]:
-    """The findings with their verdicts, without those that a comment or the configuration leaves out here."""
-    from gradlint.causes import merge, standing
-    from gradlint.config import ignored_in, selected
-    from gradlint.discover import relative_to
-    from gradlint.settling import settle
-    from gradlint.suppression import apply, suppressions
-
-    rules = selected(probing.config)
-    asked = [f for rule in rules for f in rule.check_script(script)]
-    for model in models:
-        asked += [f for rule in rules for f in rule.check_graph(model.graph, model.profile, model.context)]
-    settled = merge(settle(asked, rules, models, script, probing))
-    kept, _ = apply(settled, suppressions(source.path, source.text, source.tree))
-    wanted = (f for f in kept if not ignored_in(f, relative_to(Path(f.location.path), home), probing.config))
-    return list(standing(wanted))
-
-
-def _source(path: Path, project: Project) -> SourceFile:
-    """The file as a module of its project. Raises ProbeError."""
-    from gradlint.source.notebook import MAX_BYTES, read_notebook
-    from gradlint.source.project import SourceFile, UnreadableError, read_bytes, read_text
-
-    try:
-        if path.suffix != ".ipynb":
-            return project.file(path) or SourceFile(str(path), read_text(path), project.module_name(path))
-        source = read_notebook(str(path), read_bytes(path, MAX_BYTES, "a notebook that a person opens")).file
-    except UnreadableError as error:
-        raise ProbeError(f"{path.name}: {error}") from error
-    project.add(str(path), source)
-    return source
+    kept, _ = apply(merge(findings), suppressions(source.path, source.text, source.tree))
+    return models, list(standing(wanted(kept, home or project.root, config))), [*script.skipped, *skipped]
