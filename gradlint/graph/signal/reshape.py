@@ -38,6 +38,7 @@ _PICKS = frozenset(
     {"chunk", "slice", "select", "gather", "split", "getitem", "narrow", "index_select", "index", "unbind"}
     | {"tensor_split", "masked_select"}
 )
+_PIECES = frozenset({"chunk", "split", "unbind", "tensor_split"})
 
 
 def reshape(site: Site) -> Signal:
@@ -51,6 +52,8 @@ def reshape(site: Site) -> Signal:
         return x.at(n, p, features)
     if op == "detach" or op in _SHAPE_ONLY:
         return _moved(site, x)
+    if _cut_up(site):
+        return x
     batch, p, n = extent(site, x)
     if op in _PICKS:
         same = n == x.features
@@ -70,6 +73,13 @@ def reshape(site: Site) -> Signal:
     if op == "unfold":
         return replace(x, parts=(), positions=p, features=n)
     raise Unclaimed(op)
+
+
+def _cut_up(site: Site) -> bool:
+    """Whether a node stands for all pieces of its operand, each of which another node picks: it holds the whole,
+    though its shape is that of the first piece."""
+    users = site.graph.consumers[site.node.id]
+    return site.node.op in _PIECES and bool(users) and all(site.graph.nodes[i].op == "getitem" for i in users)
 
 
 def _place(site: Site, p: float) -> str:
@@ -144,6 +154,8 @@ def reshape_back(site: Site, gradient: Gradient) -> list[Gradient]:
         nth = site.memory["through"]
         carried = replace(gradient, parts=())
         return [carried if i == nth else Gradient(NEVER) for i in range(len(site.inputs))]
+    if _cut_up(site):
+        return [gradient, *rest]
     if gradient.zero or op in _SHAPE_ONLY:
         return [_moved_back(gradient, x, y), *rest]
     if _is_last_state(site):
