@@ -21,6 +21,7 @@ from gradlint.location import Location
 from gradlint.modelling import Modelled, model_key, modelled_target
 from gradlint.older_python import refusal
 from gradlint.parallel import check_all, processes
+from gradlint.probe.experiment import ON_CPU_INSTEAD
 from gradlint.progress import Progress, Silent, counted
 from gradlint.result import CheckedModel, Result, ordered, relative_path
 from gradlint.rule import Rule
@@ -114,7 +115,7 @@ class Engine:
             files=sum(not part.target for part in checked),
             seconds=time.perf_counter() - started,
             failures=sum(part.failed for part in checked),
-            notes=(aside,) if refusal and models else (),
+            notes=(aside,) if refusal and models else _left_devices(models),
             unread=tuple(s for part in checked if part.unread for s in part.skipped),
             unbuilt=tuple(s for part in checked if part.target and self.config.exec for s in part.skipped),
             texts=dict(self._texts(checked)),
@@ -296,6 +297,12 @@ def _comments(source: SourceFile) -> list[Suppression]:
 
 def _checked_model(model: Modelled, script: Script) -> CheckedModel:
     return CheckedModel(script.path, model.graph, model.profile, model.measurements, model.guarantees)
+
+
+def _left_devices(models: Sequence[CheckedModel]) -> tuple[str, ...]:
+    """Why models were not measured on the device that was asked for, each reason once."""
+    measured = [m for model in models if model.measurements for m in model.measurements.of.values()]
+    return tuple(dict.fromkeys(note for m in measured for note in m.notes if note.endswith(ON_CPU_INSTEAD)))
 
 
 def _class_of(model: Modelled, source: SourceFile) -> str:

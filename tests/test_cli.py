@@ -381,3 +381,13 @@ def test_the_same_bytes_under_any_hash_seed(here: Path) -> None:
         print(CliRunner().invoke(cli, ["check", "--no-exec", "--output-format", "sarif", "."]).output)
     """
     assert run(code, PYTHONHASHSEED="1") == run(code, PYTHONHASHSEED="2")
+
+
+@pytest.mark.torch
+def test_a_device_that_cannot_be_used_is_said_once(here: Path) -> None:
+    pytest.importorskip("torch")
+    code = ["--select", "GL101", "--seeds", "1", "--device", "cuda:99", "--output-format", "json", "deep.py"]
+    notes = json.loads(gradlint("check", *code).output)["notes"]
+    assert [n.startswith("device cuda:99 cannot be used") and n.endswith("measured on the CPU") for n in notes] == [
+        True
+    ]

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import io
 import os
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from gradlint.graph.stubs import Unknown
 from gradlint.worker.protocol import Slice
+from gradlint.worker.warming import is_from_package
+
+_OURS = frozenset({"gradlint", "torch", "numpy"})
+"""Packages that gradlint itself holds on to in the child."""
 
 _RELATIVE = re.compile(r"^[ \t]*from[ \t]+(\.+)", re.MULTILINE)
 
@@ -28,8 +34,24 @@ def search_here_first(sliced: Slice) -> None:
         shadows = (folder / f"{folder.name}.py").is_file()
         wanted = [*wanted[1:], *([] if shadows else [folder])]
         between = [p for p in between if not (shadows and p == folder)]
-    sys.path[:0] = [p for p in dict.fromkeys(map(str, wanted)) if p not in sys.path]
+    first = [p for p in dict.fromkeys(map(str, wanted)) if p not in sys.path]
+    _unload_shadowed(first)
+    sys.path[:0] = first
     sys.path += [p for b in between for p in (str(b), str(b / "src")) if p not in sys.path]
+
+
+def _unload_shadowed(folders: Iterable[str]) -> None:
+    """Forget installed packages that were loaded ahead of a script whose project has its own of that name."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(folder):
+                name = entry.name.removesuffix(".py")
+                loaded = sys.modules.get(name)
+                if loaded is None or name in _OURS or not is_from_package(getattr(loaded, "__file__", None)):
+                    continue
+                if entry.name.endswith(".py") or os.path.isfile(os.path.join(entry.path, "__init__.py")):  # noqa: PTH113, PTH118
+                    for module in [m for m in sys.modules if m == name or m.startswith(f"{name}.")]:
+                        del sys.modules[module]
 
 
 def search_in(folder: Path) -> None:

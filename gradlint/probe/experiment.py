@@ -125,6 +125,10 @@ class Measurement:
     error: str | None = None
 
 
+ON_CPU_INSTEAD = "measured on the CPU"
+"""How a note ends that says why the device that was asked for was left."""
+
+
 @dataclass(frozen=True)
 class Measurements:
     """All that was measured for one model, by `Experiment.key`."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from gradlint.probe.experiment import OVERFLOW, Experiment, LayerMeasurement, Measurement, Measurements
+from gradlint.probe.experiment import ON_CPU_INSTEAD, OVERFLOW, Experiment, LayerMeasurement, Measurement, Measurements
 from gradlint.probe.experiments import ONCE, NotApplicableError, Seen, Subject, perform
 from gradlint.probe.initialization import UnknownLawError
 from gradlint.probe.loss import OutputError, SyntheticLoss
@@ -56,7 +56,7 @@ def run(job: ProbeJob, traced: Traced, built: BuiltModel) -> Measurements:
         device = choose_device(job.device)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        notes.append(f"device {job.device} cannot be used ({one_line(error)}), measured on the CPU")
+        notes.append(f"device {job.device} cannot be used ({one_line(error)}), {ON_CPU_INSTEAD}")
         device = torch.device("cpu")
     batch_size = job.batch_size
     while True:
@@ -72,7 +72,7 @@ def run(job: ProbeJob, traced: Traced, built: BuiltModel) -> Measurements:
             batch_size //= 2
             notes.append(f"out of memory on {device.type}: batch of {batch_size}")
         elif device.type != "cpu":
-            notes.append(f"does not fit {device.type}, measured on the CPU")
+            notes.append(f"does not fit {device.type}, {ON_CPU_INSTEAD}")
             device, batch_size = torch.device("cpu"), job.batch_size
         else:
             return _all_failed(job.experiments, f"out of memory with a batch of {batch_size}", device)

@@ -89,7 +89,8 @@ def enter(scratch: str, root: str, script: str, extra_readable: Iterable[str] = 
     # Landlock first: afterwards seccomp refuses nothing that it needs, but the order frees us from checking.
     cards = _cards() if graphics else []
     cuda = any(name.startswith("/dev/nvidia") for name in cards)
-    enforced = landlock.restrict(readable, [scratch], [*_DEVICES, *cards], listable, ["/dev/shm"] if cuda else [])
+    writable_files = [*_DEVICES, *cards, *(_own_threads() if cuda else [])]
+    enforced = landlock.restrict(readable, [scratch], writable_files, listable, ["/dev/shm"] if cuda else [])
     guarantees += [f"landlock: {name}" for name in enforced]
     guarantees += [f"seccomp: {name}" for name in seccomp.restrict(listening=cuda)]
     watch(scratch)
@@ -244,6 +245,22 @@ def _cover(folder: str, open_up: set[str]) -> Iterator[str]:
             yield from _cover(entry.path, open_up)
         else:
             yield entry.path
+
+
+def _own_threads() -> list[str]:
+    """The folder of this process's threads: the CUDA driver names each of its own there, and gives up where it cannot.
+
+    It is kept open, for procfs may make another inode for a folder that nobody holds, which the kernel's list would
+    not know.
+    """
+    with contextlib.suppress(OSError):
+        _held.append(os.open("/proc/self/task", os.O_PATH | os.O_CLOEXEC))
+        return ["/proc/self/task"]
+    return []
+
+
+_held: list[int] = []
+"""Descriptors that stay open for the life of the process."""
 
 
 def _cards() -> list[str]:

@@ -51,7 +51,7 @@ def restrict(
 ) -> tuple[str, ...]:
     """Confine this process for good: reads below `readable`, everything below `writable`, names below `listable`.
 
-    `devices` are opened for reading and writing; in the folders `shared` plain files may be made and removed, too.
+    `devices` may be read, written and emptied; in the folders `shared` plain files may be made and removed, too.
     Returns what the kernel now enforces ("files", "tcp", "signals"); empty where Landlock is missing.
     """
     version = supported_version()
@@ -73,7 +73,7 @@ def restrict(
         for paths, rights in (
             (listable, READ_DIR),
             (readable, READ),
-            (devices, READ_FILE | READ_DIR | WRITE_FILE | _IOCTL_DEV),
+            (devices, READ_FILE | READ_DIR | WRITE_FILE | _TRUNCATE | _IOCTL_DEV),
             (shared, READ_FILE | READ_DIR | WRITE_FILE | _MAKE_FILE | _REMOVE_FILE | _TRUNCATE),
             (writable, handled),
         ):

@@ -96,8 +96,15 @@ def _is_installed(name: str) -> bool:
         spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):
         return False
-    # By name, not by this environment's own folder: a virtual environment may see another's packages.
-    return spec is not None and not _PACKAGE_FOLDERS.isdisjoint(Path(spec.origin or "").parts)
+    return spec is not None and is_from_package(spec.origin)
+
+
+def is_from_package(file: str | None) -> bool:
+    """Whether a module's file is that of an installed package.
+
+    By name, not by this environment's own folder: a virtual environment may see another's packages.
+    """
+    return not _PACKAGE_FOLDERS.isdisjoint(Path(file or "").parts)
 
 
 def settle() -> None:

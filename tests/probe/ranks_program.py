@@ -37,9 +37,10 @@ def wrapped(net, case):
     if case == "fsdp":
         from torch.distributed.fsdp import fully_shard
 
-        for block in net.blocks:
-            fully_shard(block)
-        fully_shard(net)
+        # Where a machine has a GPU the default mesh would move the model there.
+        mesh = dist.device_mesh.init_device_mesh("cpu", (dist.get_world_size(),))
+        for part in (*net.blocks, net):
+            fully_shard(part, mesh=mesh)
     return net
 
 

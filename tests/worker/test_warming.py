@@ -46,3 +46,21 @@ def test_what_one_job_imported_the_server_imports_but_never_from_the_project(tmp
         "print('torch._dynamo' in sys.modules, 'lightning' in sys.modules)\n"
     )
     assert printed(code, tmp_path).split() == ["False", "True", "False"]
+
+
+def test_a_package_that_the_project_holds_itself_is_not_the_installed_one(tmp_path: Path) -> None:
+    installed, project = tmp_path / "site-packages", tmp_path / "project"
+    for folder, names in ((installed, ("forked", "other", "logs")), (project, ("forked",))):
+        for name in names:
+            (folder / name).mkdir(parents=True)
+            (folder / name / "__init__.py").write_text(f"from {name}.part import place")
+            (folder / name / "part.py").write_text(f"place = {folder.name!r}")
+    (project / "logs").mkdir()
+    code = (
+        "import sys\nsys.path.insert(0, 'site-packages')\nimport forked, other, logs\n"
+        "from gradlint.graph.execute_surroundings import search_here_first\n"
+        "from gradlint.worker.protocol import Slice\n"
+        "search_here_first(Slice('project/train.py', 'project', 'import forked', 'net'))\n"
+        "import forked, other, logs\nprint(forked.place, other.place, logs.place)\n"
+    )
+    assert printed(code, tmp_path).split() == ["project", "site-packages", "site-packages"]
