@@ -10,9 +10,10 @@ from gradlint.graph.profile import Profile
 from gradlint.graph.topology import topology
 from gradlint.graph.topology_paths import feeds
 from gradlint.location import Location
+from gradlint.notation import from_log10
 from gradlint.probe.experiment import Experiment
 from gradlint.rule import Context
-from gradlint.severity import PathHealth, consequence, layer_flags, power, show
+from gradlint.severity import PathHealth, consequence, layer_flags, power
 from gradlint.verdicts import NOTICEABLE, GainClaim, PathSubject
 
 
@@ -64,11 +65,11 @@ def predicted(health: PathHealth, severity: Severity, layers: Sequence[Node]) ->
         last = layers[-1].name
         outcome = consequence(severity, explodes=health.explodes)
         where = f"from layer `{last}` back to layer `{first}`"
-        return f": the gradient {verb} a predicted {show(health.ratio)} {where}; {outcome}"
+        return f": the gradient {verb} a predicted {from_log10(health.ratio)} {where}; {outcome}"
     if severity is not Severity.INFO and health.reasons:
         return f": {health.reasons[0]} (predicted); {consequence(severity, explodes=health.grows)}"
     factor = effect(health, layers)
-    return "" if factor is None else f": each layer multiplies the gradient by a predicted {show(factor)}"
+    return "" if factor is None else f": each layer multiplies the gradient by a predicted {from_log10(factor)}"
 
 
 def evidence(graph: ModelGraph, profile: Profile, health: PathHealth, layers: Sequence[Node]) -> Evidence:

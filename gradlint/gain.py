@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from gradlint.graph.model import RECTIFIERS, InitLaw, Node
+from gradlint.notation import number
 
 GAIN_SQUARED = {
     "relu": 2.0,
@@ -100,9 +101,9 @@ def named(law: InitLaw) -> str:
         case "constant" if law.mean == 0:
             return "zero init"
         case "constant":
-            return f"constant init {law.mean:.2g}" if law.mean is not None else "constant init"
+            return f"constant init {number(law.mean)}" if law.mean is not None else "constant init"
         case _ if law.std is not None:
-            mean = f"mean {law.mean:.2g} and " if law.mean and abs(law.mean) > law.std / 10 else ""
-            return f"{law.distribution.replace('_', ' ')} init with {mean}std {law.std:.2g}"
+            mean = f"mean {number(law.mean)} and " if law.mean and abs(law.mean) > law.std / 10 else ""
+            return f"{law.distribution.replace('_', ' ')} init with {mean}std {number(law.std)}"
         case _:
             return f"{law.distribution.replace('_', ' ')} init"

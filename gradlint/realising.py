@@ -9,10 +9,10 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from gradlint.finding import Evidence, Finding, Outcome, Severity, Verdict
+from gradlint.notation import number
 from gradlint.probe.experiment import OVERFLOW, Experiment, Measurement, Measurements
 from gradlint.probe.judging import DIVERGENCE, PROGRESS, finite, worst_stretch
 from gradlint.probe.real import RealOutcome, Watched, run_script
-from gradlint.report.numbers import short
 from gradlint.rule import Rule, with_verdict
 from gradlint.settling import Probing, model_of
 from gradlint.source.script import Optimizer, Script
@@ -162,7 +162,7 @@ def _judged(finding: Finding, rules: dict[str, Rule], models: Sequence[Modelled]
         other = runs.run(optimizer, steps, rates[1])
         there = _watched(other, finding)
         if there is None:
-            return _unsettled(finding, f"at {short(rates[1])}: {other.failed or 'no step was made'}")
+            return _unsettled(finding, f"at {number(rates[1])}: {other.failed or 'no step was made'}")
         verdict = compare_rates(own, there.measurement, rates[1], by_end=not finding.tentative)
     else:
         verdict = rule.judge(finding, _measurements(finding, rule, seen, model_of(finding, models, runs.script)))
@@ -233,8 +233,8 @@ def compare_rates(own: Measurement, other: Measurement, rate: float, *, by_end: 
         return Verdict(Outcome.UNVERIFIED, "no loss was seen")
     mine, theirs = own.losses[:count], other.losses[:count]
     ends = [_end(x) if all(finite(v) for v in x) else OVERFLOW for x in (mine, theirs)]
-    said = [short(e) if finite(e) else "not finite" for e in ends]
-    told = f"after {count} steps of the script the loss is {said[0]}, {said[1]} at {short(rate)}"
+    said = [number(e) for e in ends]
+    told = f"after {count} steps of the script the loss is {said[0]}, {said[1]} at {number(rate)}"
     evidence = Evidence(numbers={"loss_after": ends[0], "loss_after_at_recommended": ends[1], "steps": float(count)})
     if runs_away(own.losses) and not runs_away(theirs):
         return Verdict(Outcome.CONFIRMED, f"diverges: {told}", evidence=evidence)

@@ -11,6 +11,7 @@ import msgspec
 from gradlint.finding import Severity
 from gradlint.graph.model import ModelGraph, Node
 from gradlint.graph.profile import LayerProfile, Profile
+from gradlint.notation import from_log10, number
 from gradlint.probe.experiment import Measurement
 from gradlint.probe.judging import (
     ABSOLUTE,
@@ -162,9 +163,9 @@ def _predicted(profile: Profile, layers: Sequence[Node], algorithm: str | None, 
         if signal:
             grows.append((layer.activation_std or 0.0) > 0)
         if weight and not reasons:
-            reasons.append(f"the weight gradient of layer `{layer.name}` has norm {show(layer.weight_gradient)}")
+            reasons.append(f"the weight gradient of layer `{layer.name}` has norm {from_log10(layer.weight_gradient)}")
         if signal and len(reasons) < 2:
-            reasons.append(f"the output of layer `{layer.name}` has a std of {show(layer.activation_std)}")
+            reasons.append(f"the output of layer `{layer.name}` has a std of {from_log10(layer.activation_std)}")
         classes += [weight, signal]
     norms = [(x.name, x.weight_gradient) for x in found if x.weight_gradient is not None and not x.zero_gated]
     return PathHealth(
@@ -289,26 +290,6 @@ def power(exponent: float | None) -> float | None:
     if math.isnan(exponent):
         return None
     return 10.0**exponent if -320 < exponent < 308 else (0.0 if exponent < 0 else math.inf)
-
-
-def show(exponent: float | None) -> str:
-    """A number given as log10 with two significant digits: 3.1e-9, 0.71, 35, 1e-400."""
-    if exponent is None or math.isnan(exponent):
-        return "unknown"
-    if abs(exponent) > 300:
-        return "infinite" if exponent == math.inf else "0" if exponent == -math.inf else f"1e{exponent:.0f}"
-    return number(10.0**exponent)
-
-
-def number(value: float) -> str:
-    """A number with two significant digits: 3.1e-9, 0.71, 35, 1.9e4."""
-    if not math.isfinite(value):
-        return "not finite" if math.isnan(value) else "infinite"
-    if value == 0 or 1e-3 <= abs(value) < 1e4:
-        rounded = float(f"{value:.2g}")
-        return f"{rounded:.0f}" if rounded == int(rounded) and abs(rounded) >= 1 else f"{rounded:g}"
-    mantissa, exponent = f"{value:.1e}".split("e")
-    return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
 
 
 def consequence(severity: Severity | None, *, explodes: bool = False) -> str:

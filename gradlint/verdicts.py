@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gradlint.finding import Evidence, Finding, Outcome, Severity, Verdict
+from gradlint.notation import from_log10, number
 from gradlint.probe.experiment import Experiment, Measurements
 from gradlint.probe.judging import REMEDY_DECADES
-from gradlint.severity import BandOptions, PathHealth, measured_path, number, power, show
+from gradlint.severity import BandOptions, PathHealth, measured_path, power
 
 NOTICEABLE = 0.02
 """log10 of a factor per layer (5 %) below which a fact has no effect to speak of."""
@@ -99,11 +100,11 @@ def _healthy(subject: PathSubject, now: PathHealth, evidence: Evidence) -> Verdi
         if effect * subject.effect > 0 and abs(effect) >= max(NOTICEABLE, abs(subject.effect) / 2):
             return Verdict(
                 Outcome.CONFIRMED,
-                f"each layer was measured to multiply the gradient by {show(effect)}",
+                f"each layer was measured to multiply the gradient by {from_log10(effect)}",
                 Severity.INFO,
                 evidence,
             )
-    measured = f"gradient ratio {show(now.ratio)}" if now.ratio is not None else "gradient and signal"
+    measured = f"gradient ratio {from_log10(now.ratio)}" if now.ratio is not None else "gradient and signal"
     return Verdict(Outcome.REFUTED, f"{measured} measured, healthy", Severity.INFO, evidence)
 
 
@@ -112,7 +113,7 @@ def _reason(now: PathHealth) -> str:
         return f"`{now.overflow}` was measured not finite"
     if now.ratio_severity is not None and now.ratio_severity is now.severity:
         seeds = f" over {now.seeds} seeds" if now.seeds and now.seeds > 1 else ""
-        return f"gradient ratio {show(now.ratio)} measured{seeds}"
+        return f"gradient ratio {from_log10(now.ratio)} measured{seeds}"
     return f"{now.reasons[0]} (measured)" if now.reasons else "measured outside the healthy band"
 
 

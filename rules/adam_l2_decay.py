@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gradlint.finding import Finding, Severity
+from gradlint.notation import number
 from gradlint.replay import plain_number
 from gradlint.rule import Rule, RuleOptions
-from gradlint.severity import number
 from gradlint.source.script import Script
 
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gradlint.finding import Evidence, Finding, Outcome, Severity, Verdict
+from gradlint.notation import number
 from gradlint.probe.experiment import Experiment, Measurements
 from gradlint.replay import StepSubject, gradient_norms, replay, step_subject
 from gradlint.rule import Rule, RuleOptions
-from gradlint.severity import number
 from gradlint.source.script import Script
 from gradlint.verdicts import unmeasured
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import msgspec
 
 from gradlint.finding import Evidence, Finding, Outcome, Related, Severity, Verdict
+from gradlint.notation import number
 from gradlint.probe.experiment import Experiment, Measurements
 from gradlint.probe.judging import lr_separates
 from gradlint.replay import StepSubject, optimizer_subject, plain_number, replay
 from gradlint.rule import Rule, RuleOptions
-from gradlint.severity import number
 from gradlint.source.script import Model, Optimizer, ParameterGroup, Pretrained, Script
 from gradlint.source.value import Value
 

@@ -10,9 +10,9 @@ from gradlint import claims
 from gradlint.finding import Evidence, Finding, Outcome, Severity, Verdict
 from gradlint.graph.model import WEIGHTED, ModelGraph, Node
 from gradlint.graph.profile import Profile
+from gradlint.notation import number
 from gradlint.probe.experiment import OVERFLOW, Experiment, Measurements
 from gradlint.rule import Context, Rule
-from gradlint.severity import number
 
 MARGIN = 0.5
 """Decades by which the predicted std of the logits may miss the one that condenses a softmax and be measured still."""

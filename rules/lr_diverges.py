@@ -10,11 +10,11 @@ from gradlint import claims
 from gradlint.finding import Evidence, Finding, Outcome, Severity, Verdict
 from gradlint.graph.model import ModelGraph
 from gradlint.graph.profile import Profile
+from gradlint.notation import number
 from gradlint.probe.experiment import Experiment, Measurements
 from gradlint.probe.judging import diverges
 from gradlint.replay import StepSubject, optimizer_subject, replay
 from gradlint.rule import Context, Rule, RuleOptions
-from gradlint.severity import number
 
 REPLAYED = frozenset({"sgd", "adam", "adamw", "rmsprop", "adagrad", "nadam", "radam", "adamax", "adadelta"})
 """Optimizers whose step depends on the gradient alone; line searches and second-order ones are not replayed."""

@@ -9,9 +9,9 @@ from gradlint.finding import Evidence, Finding, Related, Severity
 from gradlint.graph.model import ModelGraph, Node
 from gradlint.graph.profile import Profile
 from gradlint.graph.topology import topology
+from gradlint.notation import number
 from gradlint.replay import plain_number
 from gradlint.rule import Context, Rule, RuleOptions
-from gradlint.severity import number
 from gradlint.source.script import Optimizer, Script
 from gradlint.warmup import starts_cold
 

@@ -8,9 +8,9 @@ from gradlint import claims
 from gradlint.finding import Evidence, Finding, Related, Severity
 from gradlint.graph.model import ModelGraph
 from gradlint.graph.profile import Profile
+from gradlint.notation import number
 from gradlint.replay import plain_number
 from gradlint.rule import Context, Rule, RuleOptions
-from gradlint.severity import number
 from gradlint.source.script import Model, Optimizer, Script
 from gradlint.warmup import starts_cold
 

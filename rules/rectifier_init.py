@@ -14,10 +14,11 @@ from gradlint.graph.topology import HIDDEN_SATURATING, topology
 from gradlint.graph.topology_branches import closing_layers, unnormalized_branches
 from gradlint.graph.topology_paths import feeds, in_normalized_branch, longest_chain
 from gradlint.location import Location
+from gradlint.notation import number
 from gradlint.path_rule import PathRule, PredictedPath
 from gradlint.probe.experiment import Experiment, Measurements
 from gradlint.rule import Context
-from gradlint.severity import BandOptions, number
+from gradlint.severity import BandOptions
 from gradlint.verdicts import GainClaim, PathSubject, judge_gain
 
 TOLERANCE = 0.8

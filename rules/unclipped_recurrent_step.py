@@ -7,11 +7,11 @@ from statistics import median
 
 from gradlint.clipping import clip_after_backward
 from gradlint.finding import Evidence, Finding, Fix, Outcome, Related, Severity, Verdict
+from gradlint.notation import from_log10, number
 from gradlint.probe.experiment import Experiment, Measurement, Measurements
 from gradlint.probe.judging import EXPLODED_NORM, growth_per_step, spikes
 from gradlint.replay import StepSubject, gradient_norms, replay, step_subject
 from gradlint.rule import Rule, RuleOptions
-from gradlint.severity import number, show
 from gradlint.source.script import Model, Script, TrainingStep
 from gradlint.verdicts import unmeasured
 
@@ -159,7 +159,7 @@ for _ in range(100):
             return Verdict(Outcome.CONFIRMED, reason, evidence=evidence)
         per_step = growth_per_step(grown.hidden_state_gradients) if grown else None
         if grown and explodes(grown):
-            how = f", by {show(per_step)} with each time step" if per_step is not None else ""
+            how = f", by {from_log10(per_step)} with each time step" if per_step is not None else ""
             return Verdict(
                 Outcome.CONFIRMED, f"with its recurrent weights doubled the gradient explodes{how}", evidence=evidence
             )
@@ -167,7 +167,7 @@ for _ in range(100):
             return unmeasured(seen, "the recurrence was not seen")
         now = growth_per_step(unrolled.hidden_state_gradients) if unrolled else None
         vanishes = (
-            f"; the gradient shrinks by {show(now)} with each time step, which clipping does not cure (GL111)"
+            f"; the gradient shrinks by {from_log10(now)} with each time step, which clipping does not cure (GL111)"
             if _small(now)
             else ""
         )

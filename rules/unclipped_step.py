@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from gradlint.clipping import clip_after_backward
 from gradlint.finding import Evidence, Finding, Fix, Outcome, Related, Severity, Verdict
+from gradlint.notation import number
 from gradlint.probe.experiment import Experiment, Measurements
 from gradlint.probe.judging import EXPLODED_NORM, diverges, spikes
 from gradlint.replay import StepSubject, gradient_norms, replay, step_subject
 from gradlint.rule import Rule, RuleOptions
-from gradlint.severity import number
 from gradlint.source.script import Script, TrainingStep
 from gradlint.verdicts import unmeasured
 

@@ -9,10 +9,11 @@ from gradlint.finding import Finding
 from gradlint.graph.model import ModelGraph, Node
 from gradlint.graph.profile import Profile
 from gradlint.graph.topology import Skip, topology
+from gradlint.notation import from_log10
 from gradlint.path_rule import PathRule
 from gradlint.probe.experiment import Experiment
 from gradlint.rule import Context
-from gradlint.severity import BandOptions, power, show
+from gradlint.severity import BandOptions, power
 
 GROWTH = 1.0
 """Decades by which the stream has to grow over all blocks: seven blocks that double the variance."""
@@ -126,7 +127,7 @@ for _ in range(100):
         yield self.path_finding(
             path,
             location,
-            f"the signal grows {show(growth)} times over {len(blocks)} residual blocks without normalisation",
+            f"the signal grows {from_log10(growth)} times over {len(blocks)} residual blocks without normalisation",
             help="initialise the last layer of each branch to zero (Fixup, SkipInit), or normalise the branch's input",
             related=claims.further([graph.nodes[last.merge]], "the last of them", beside=location),
             remedies=remedies,

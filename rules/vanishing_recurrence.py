@@ -12,11 +12,12 @@ from gradlint.graph.model import ModelGraph, Node
 from gradlint.graph.profile import Profile, RecurrenceProfile
 from gradlint.graph.topology_paths import only_final_state
 from gradlint.location import Location
+from gradlint.notation import from_log10
 from gradlint.probe.experiment import Experiment, Measurements
 from gradlint.probe.judging import classify_log10, growth_per_step
 from gradlint.replay import UNROLLED, plain_number
 from gradlint.rule import Context, Rule
-from gradlint.severity import RatioOptions, power, show, vanishing
+from gradlint.severity import RatioOptions, power, vanishing
 from gradlint.verdicts import unmeasured
 
 REMEDIES = {
@@ -189,13 +190,13 @@ for _ in range(100):
         claimed = Severity.WARNING if severity is Severity.ERROR and not low else Severity.INFO
         law, label = ("lstm_forget_bias", "forget bias") if node.op == "lstm" else ("orthogonal", "orthogonal init")
         remedy = Experiment("unroll", label=label, nodes=(node.name,), steps=steps, law=law)
-        falls = f"falls to a predicted {show(total)} from its last time step back to the first of {steps}{whose}"
+        falls = f"falls to a predicted {from_log10(total)} from its last time step back to the first of {steps}{whose}"
         if assumed:
             least, _ = self.options.ratio(context.algorithm).info
             after = math.ceil(least / recurrence.per_step)
             falls = (
-                f"falls to a predicted {show(recurrence.per_step)} with each time step back: of sequences longer than "
-                f"{after} steps less than {show(least)} is left for the first"
+                f"falls to a predicted {from_log10(recurrence.per_step)} with each time step back: of sequences longer "
+                f"than {after} steps less than {from_log10(least)} is left for the first"
             )
         return self.finding(
             location,
@@ -234,7 +235,7 @@ for _ in range(100):
             numbers={"per_step": power(per_step)},
         )
         severity = classify_log10(total, vanishing(self.options.ratio(subject.algorithm)), claimed=subject.claimed)
-        told = f"{show(total)} measured over {len(unrolled.hidden_state_gradients)} steps"
+        told = f"{from_log10(total)} measured over {len(unrolled.hidden_state_gradients)} steps"
         if severity is None:
             return Verdict(Outcome.REFUTED, f"{told}, healthy", Severity.INFO, evidence)
         harmful = severity is Severity.ERROR and not subject.assumed

@@ -9,9 +9,9 @@ from gradlint.finding import Evidence, Finding, Outcome, Severity, Verdict
 from gradlint.graph.model import InitLaw, ModelGraph, Node
 from gradlint.graph.profile import Profile
 from gradlint.graph.topology import topology
+from gradlint.notation import number
 from gradlint.probe.experiment import Experiment, Measurements
 from gradlint.rule import Context, Rule
-from gradlint.severity import number
 from gradlint.verdicts import unmeasured
 
 

@@ -13,6 +13,7 @@ from statistics import median
 from typing import NamedTuple
 
 from gradlint.finding import Severity
+from gradlint.notation import number
 from gradlint.probe.experiment import OVERFLOW, Measurement
 
 HYSTERESIS = 0.3
@@ -193,7 +194,7 @@ def health(
         severity = classify(pair[1], limits, claimed=claimed) if pair else None
         classes.append(severity)
         if pair and severity:
-            reasons.append(f"{what} {pair[1]:.2g} at `{pair[0]}`")
+            reasons.append(f"{what} {number(pair[1])} at `{pair[0]}`")
     return Health(
         severity=worse(*classes),
         ratio=ratio,

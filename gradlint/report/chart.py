@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from gradlint.notation import decades
+
 LEFT, RIGHT, TOP, BOTTOM = 56.0, 16.0, 22.0, 34.0
 """Margins in SVG units, for the axis labels and the codes above flagged layers."""
 
@@ -55,7 +57,7 @@ def svg(title: str, points: Sequence[Point]) -> str:
     for tick in range(low, high + 1, step):
         at = f"{y(tick):.1f}"
         parts.append(f'<line class="grid" x1="{LEFT:g}" x2="{width - RIGHT:g}" y1="{at}" y2="{at}"/>')
-        parts.append(f'<text class="tick" x="{LEFT - 8:g}" y="{at}">{_power(tick)}</text>')
+        parts.append(f'<text class="tick" x="{LEFT - 8:g}" y="{at}">{decades(tick)}</text>')
     for i, point in enumerate(points):
         if point.codes:
             parts.append(
@@ -93,10 +95,6 @@ def _scale(points: Sequence[Point]) -> tuple[int, int, int]:
         low, high = low - 1, high + 1
     step = math.ceil((high - low) / MOST_TICKS)
     return step * math.floor(low / step), step * math.ceil(high / step), step
-
-
-def _power(tick: int) -> str:
-    return "1" if tick == 0 else f"1e{tick}"
 
 
 def _runs(known: Sequence[bool]) -> Iterator[range]:
@@ -189,4 +187,4 @@ def _bin(index: int, low: int, high: int) -> str:
         return f"below 1e{low}"
     if index > high - low:
         return f"above 1e{high}"
-    return f"{_power(low + index - 1)} … {_power(low + index)}"
+    return f"{decades(low + index - 1)} … {decades(low + index)}"

@@ -10,9 +10,10 @@ from gradlint.causes import path_of
 from gradlint.finding import Finding, Outcome
 from gradlint.graph.model import WEIGHTED, ModelGraph
 from gradlint.location import Location
+from gradlint.notation import number
 from gradlint.report.concise import place
 from gradlint.report.json import document
-from gradlint.report.numbers import chain, counts, short
+from gradlint.report.numbers import chain, counts
 from gradlint.report.page import charts, page, point, ticked
 from gradlint.result import CheckedModel, Result
 
@@ -145,7 +146,7 @@ def _table(layers: Sequence[dict[str, Any]], flags: dict[int, list[int]], shown:
     for i, layer in enumerate(layers):
         predicted, seen = layer["predicted"], layer["measured"] or {}
         numbers = [
-            short(x)
+            number(x)
             for x in (
                 predicted["gradient"],
                 seen.get("gradient"),

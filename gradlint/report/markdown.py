@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from gradlint.finding import Finding, Severity
+from gradlint.notation import decades
 from gradlint.report.concise import place
-from gradlint.report.numbers import chain, counts, decades
+from gradlint.report.numbers import chain, counts
 from gradlint.result import Result, predicted_range
 
 MARKS = {Severity.ERROR: "🔴 error", Severity.WARNING: "🟠 warning", Severity.INFO: "🔵 info"}

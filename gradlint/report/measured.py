@@ -16,8 +16,9 @@ from gradlint.graph.model import WEIGHTED, ModelGraph, Node
 from gradlint.graph.topology import topology
 from gradlint.graph.topology_paths import feeds
 from gradlint.location import Location
+from gradlint.notation import number
 from gradlint.probe.experiment import LOSS, LayerMeasurement, Measurement
-from gradlint.probe.judging import ABSOLUTE, Health, classify, finite, health, log10, ratio_bands
+from gradlint.probe.judging import ABSOLUTE, Health, classify, health, log10, ratio_bands
 
 BAR_WIDTH = 12
 """Characters of a bar; each is one decade."""
@@ -175,9 +176,7 @@ class Report:
 
 
 def _number(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.2g}" if finite(value) else "not finite"
+    return "–" if value is None else number(value)
 
 
 def _share(value: float | None) -> str:

@@ -7,10 +7,10 @@ from html import escape
 from typing import Any
 
 from gradlint.finding import Finding
+from gradlint.notation import number
 from gradlint.probe.experiment import HISTOGRAM_DECADES
 from gradlint.report.chart import Point, curve, decades_of
 from gradlint.report.html import article, flags_of, skipped_places
-from gradlint.report.numbers import short
 from gradlint.report.page import charts, page, point, ticked
 from gradlint.report.profile import MeasuredModel, Probed, document
 from gradlint.result import CheckedModel
@@ -69,18 +69,18 @@ def _model(model: MeasuredModel, entry: dict[str, Any], shown: Sequence[Finding]
 
 
 def _about(entry: dict[str, Any]) -> str:
-    rates = ", ".join(short(r) for r in dict.fromkeys(entry["learning_rates"]))
+    rates = ", ".join(number(r) for r in dict.fromkeys(entry["learning_rates"]))
     by = f"{entry['optimizer']} at {rates}" if entry["optimizer"] and rates else entry["optimizer"]
     clipped = {True: "clipped", False: "not clipped", None: None}[entry["clipped"]]
     place = f"{entry['path']}:{entry['line']}" if entry["line"] else entry["path"]
-    loss = f"loss {short(entry['loss'])}" if entry["loss"] is not None else "loss not finite"
+    loss = f"loss {number(entry['loss'])}" if entry["loss"] is not None else "loss not finite"
     parts = (place, loss, f"{entry['batch']} batch", entry["input"], by, clipped, entry["device"])
     return ", ".join(x for x in parts if x)
 
 
 def _earlier(entry: dict[str, Any], before: dict[str, Any]) -> str:
-    was = f"before: {before.get('severity') or 'healthy'}, loss {short(before.get('loss'))}"
-    return f"{was}; now loss {short(entry['loss'])}"
+    was = f"before: {before.get('severity') or 'healthy'}, loss {number(before.get('loss'))}"
+    return f"{was}; now loss {number(entry['loss'])}"
 
 
 def _layers(
@@ -109,7 +109,7 @@ def _table(
     yield f"<table><thead><tr>{''.join(f'<th>{escape(h)}</th>' for h in headings)}</tr></thead><tbody>"
     for i, layer in enumerate(layers):
         seen = layer["measured"] or {}
-        numbers = [short(layer["predicted"]["gradient"]), _number(seen, "gradient")]
+        numbers = [number(layer["predicted"]["gradient"]), _number(seen, "gradient")]
         cells = [layer["name"], layer["kind"], layer["line"] or "", *numbers]
         cells += [_number(past.get(layer["name"], {}), "gradient")] if past else []
         cells += [_number(seen, key) for _, key in COLUMNS]
@@ -129,7 +129,7 @@ def _number(seen: dict[str, Any], key: str) -> str:
     value = seen.get(key)
     if value is None:
         return "–"
-    return f"{value:.0%}" if key in SHARES else short(value)
+    return f"{value:.0%}" if key in SHARES else number(value)
 
 
 def _histogram(shares: Sequence[float] | None) -> str:

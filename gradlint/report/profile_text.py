@@ -14,9 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from gradlint.finding import Outcome, Severity
+from gradlint.notation import decades, number
 from gradlint.probe.experiment import HISTOGRAM_DECADES
 from gradlint.report.measured import COLOURS, NAME
-from gradlint.report.numbers import short
 from gradlint.report.profile import Probed, document
 from gradlint.report.text import COLOURS as SEVERITY_COLOURS
 from gradlint.report.text import VERDICT_COLOURS
@@ -66,11 +66,11 @@ def render(
 
 
 def _heading(entry: dict[str, Any]) -> Text:
-    rates = ", ".join(short(r) for r in dict.fromkeys(entry["learning_rates"]))
+    rates = ", ".join(number(r) for r in dict.fromkeys(entry["learning_rates"]))
     by = f"{entry['optimizer']} at {rates}" if entry["optimizer"] and rates else entry["optimizer"]
     clipped = {True: "clipped", False: "not clipped", None: ""}[entry["clipped"]]
     about = [f"{entry['batch']} batch", entry["input"], by, clipped, entry["device"]]
-    loss = f"loss {short(entry['loss'])}" if entry["loss"] is not None else "loss not finite"
+    loss = f"loss {number(entry['loss'])}" if entry["loss"] is not None else "loss not finite"
     place = f"{entry['path']}:{entry['line']}" if entry["line"] else entry["path"]
     return Text.assemble(
         (entry["name"], "bold"), f" ({place}): {loss}", (f"  [{', '.join(x for x in about if x)}]", "dim")
@@ -81,7 +81,7 @@ def _table(entry: dict[str, Any], before: dict[str, Any] | None) -> Table:
     """One row a layer; gradients relative to the last hidden layer's, on a common log scale."""
     earlier = {x["name"]: x for x in (before or {}).get("layers", [])}
     low, high = _span([entry, before] if before else [entry])
-    scale = f"{_power(low)} … {_power(high)}"
+    scale = f"{decades(low)} … {decades(high)}"
     table = Table(
         box=box.SIMPLE_HEAD,
         pad_edge=False,
@@ -174,7 +174,7 @@ def _below(entry: dict[str, Any], before: dict[str, Any] | None) -> Iterator[Tex
     yield Text.assemble((word, COLOURS[severity]), "".join(f"; {p}" for p in entry["problems"]).replace(";", ":", 1))
     if before is not None:
         then, now = before.get("loss"), entry["loss"]
-        yield Text(f"before: {before.get('severity') or 'healthy'}, loss {short(then)}; now loss {short(now)}", "dim")
+        yield Text(f"before: {before.get('severity') or 'healthy'}, loss {number(then)}; now loss {number(now)}", "dim")
     if len(entry["losses"]) > 1:
         yield _curve("loss", entry["losses"], entry["loss_curve"], logarithmic=False)
     if len(entry["gradient_norms"]) > 1 and entry["batch"] == "real":
@@ -184,7 +184,9 @@ def _below(entry: dict[str, Any], before: dict[str, Any] | None) -> Iterator[Tex
 
 
 def _curve(what: str, values: list[float | None], word: str | None, *, logarithmic: bool) -> Text:
-    ends = f"{short(values[0])} → {short(values[-1])}" if values[-1] is not None else f"{short(values[0])} → not finite"
+    ends = (
+        f"{number(values[0])} → {number(values[-1])}" if values[-1] is not None else f"{number(values[0])} → not finite"
+    )
     broken = next((i for i, v in enumerate(values) if v is None), None)
     at = f", not finite from step {broken + 1}" if broken is not None else ""
     style = "green" if word in ("healthy", "steady") else "yellow" if word in ("flat", "too short") else "red"
@@ -239,12 +241,8 @@ def _log(value: float | None) -> float | None:
     return math.log10(value) if value is not None and value > 0 else None
 
 
-def _power(decades: float) -> str:
-    return f"1e{decades:g}" if decades else "1"
-
-
 def _number(value: float | None) -> str:
-    return "–" if value is None else short(value)
+    return "–" if value is None else number(value)
 
 
 def _share(value: float | None) -> str:

@@ -11,8 +11,9 @@ from rich.text import Text
 
 from gradlint.finding import Finding, Outcome, Severity
 from gradlint.location import Location
+from gradlint.notation import decades
 from gradlint.report.concise import place
-from gradlint.report.numbers import chain, counts, decades
+from gradlint.report.numbers import chain, counts
 from gradlint.result import CheckedModel, Result, predicted_range
 
 COLOURS = {Severity.ERROR: "bold red", Severity.WARNING: "bold yellow", Severity.INFO: "bold blue"}
