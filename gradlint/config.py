@@ -15,14 +15,13 @@ from pathspec import GitIgnoreSpec
 
 from gradlint.finding import Finding, Severity
 from gradlint.formats import Format
-from gradlint.rule import Rule, RuleOptions, registry
+from gradlint.rule import MOST, Count, Rule, RuleOptions, registry
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:  # pragma: no cover -- the backport has the same interface
     import tomli as tomllib
 
-Positive = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=1e6)]
 Seed = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
 Device = Annotated[str, msgspec.Meta(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
@@ -77,11 +76,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ke
     probe: bool = True
     real: bool = False
     device: Device = "auto"
-    seeds: Positive = 3
+    seeds: Count = 3
     seed: Seed = 0
-    batch_size: Positive = 32
+    batch_size: Count = 32
     timeout: Seconds = 60.0
-    memory: Positive = 8192
+    memory: Count = 8192
     fail_on: Severity = Severity.WARNING
     output_format: Format | None = None
     python: str | None = None
@@ -249,6 +248,7 @@ def _explain(message: str, base: str = "tool.gradlint", struct: type[msgspec.Str
     found = _AT.match(message)
     assert found is not None
     what, where = found["what"].replace("Object ", "Table ").replace("`object`", "`table`"), found["path"] or ""
+    what = what.replace(f"`float` <= {MOST}", "a finite number")
     if "matching regex" in what:  # of all keys, `device` alone has a pattern
         what = "expected auto, cpu, cuda, cuda:N or mps"
     if "[...]" in where:  # msgspec does not name the key of a mapping's value

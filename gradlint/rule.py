@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 
@@ -21,8 +22,30 @@ from gradlint.source.script import Optimizer, Script
 DOCUMENTATION_URL = "https://github.com/gradlint/gradlint/blob/main/docs/rules/{name}.md"
 
 
+MOST = sys.float_info.max
+"""The largest finite number: infinity and NaN are no values of an option."""
+
+Count = Annotated[int, msgspec.Meta(ge=1)]
+"""An option that is 1 or more."""
+
+Amount = Annotated[float, msgspec.Meta(ge=0, le=MOST)]
+"""An option that is 0 or more."""
+
+Positive = Annotated[float, msgspec.Meta(gt=0, le=MOST)]
+"""An option that is above 0."""
+
+Factor = Annotated[float, msgspec.Meta(gt=1, le=MOST)]
+"""An option that is above 1."""
+
+Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
+"""An option above 0 and at most 1."""
+
+
 class RuleOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
-    """Options of a rule under `[tool.gradlint.rules.NAME]`; a rule subclasses it with defaults."""
+    """Options of a rule under `[tool.gradlint.rules.NAME]`; a rule subclasses it with defaults.
+
+    A number has a range: `Count`, `Amount`, `Positive`, `Factor` and `Share` are types for the common ones.
+    """
 
 
 @dataclass(frozen=True)

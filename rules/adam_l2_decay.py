@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from gradlint.finding import Finding, Severity
 from gradlint.notation import number
 from gradlint.replay import plain_number
-from gradlint.rule import Rule, RuleOptions
+from gradlint.rule import Amount, Rule, RuleOptions
 from gradlint.source.script import Script
 
 
 class DecayOptions(RuleOptions, frozen=True):
     """`at_least`: smaller decays are usual for L2 and are left alone."""
 
-    at_least: float = 0.01
+    at_least: Amount = 0.01
 
 
 class AdamL2Decay(Rule):
@@ -43,7 +43,7 @@ class AdamL2Decay(Rule):
     No fix is offered: AdamW at the same number is another strength.
 
     ## Options
-    - `at-least` (0.01): smaller decays are left alone
+    - `at-least` (0.01; 0 or more): smaller decays are left alone
 
     ## References
     - Loshchilov and Hutter, Decoupled Weight Decay Regularization, ICLR 2019

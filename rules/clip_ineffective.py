@@ -10,7 +10,7 @@ from gradlint.finding import Evidence, Finding, Outcome, Severity, Verdict
 from gradlint.notation import number
 from gradlint.probe.experiment import Experiment, Measurements
 from gradlint.replay import StepSubject, gradient_norms, replay, step_subject
-from gradlint.rule import Rule, RuleOptions
+from gradlint.rule import Positive, Rule, RuleOptions
 from gradlint.source.script import Script
 from gradlint.verdicts import unmeasured
 
@@ -21,7 +21,7 @@ DIRECT = ("clip_grad_norm_", "clip_grad_norm", "clip_grad_value_", "clip_grad_va
 class BoundOptions(RuleOptions, frozen=True):
     """`too_large`: a bound from here on is taken for none."""
 
-    too_large: float = 100.0
+    too_large: Positive = 100.0
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class ClipIneffective(Rule):
     No fix is offered: the right bound depends on the model.
 
     ## Options
-    - `too-large` (100): a bound from here on is taken for none
+    - `too-large` (100; above 0): a bound from here on is taken for none
 
     ## References
     - Pascanu et al., On the difficulty of training recurrent neural networks, ICML 2013, §3.2

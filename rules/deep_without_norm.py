@@ -11,14 +11,14 @@ from gradlint.graph.profile import Profile
 from gradlint.graph.topology_paths import longest_run
 from gradlint.path_rule import PathRule
 from gradlint.probe.experiment import Experiment
-from gradlint.rule import Context
+from gradlint.rule import Context, Count
 from gradlint.severity import BandOptions
 
 
 class NormOptions(BandOptions, frozen=True):
     """`layers`: more weighted layers than this without a normalisation are looked at."""
 
-    layers: int = 8
+    layers: Count = 8
 
 
 class DeepWithoutNorm(PathRule):
@@ -51,7 +51,7 @@ class DeepWithoutNorm(PathRule):
     No fix is offered: a normalisation changes the model.
 
     ## Options
-    - `layers` (8): more layers than this in sequence are looked at
+    - `layers` (8; 1 or more): more layers than this in sequence are looked at
     - `ratio-plain`, `ratio-adaptive`, `absolute`, `forward`: thresholds `info`, `warning`, `error`
 
     ## References

@@ -30,6 +30,10 @@ class Range(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     warning: float
     error: float
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.low <= self.high <= self.warning <= self.error:
+            raise ValueError("expected 0 <= `low` <= `high` <= `warning` <= `error`")
+
 
 ADAM_RANGES = {
     "bert": Range(1e-5, 5e-5, 1e-4, 5e-4),
@@ -147,7 +151,8 @@ class FinetuneLrTooHigh(Rule):
     No fix is offered: the rate is a decision.
 
     ## Options
-    - `adam`, `sgd`, `adafactor`: rows that replace the table's, by family: `{low, high, warning, error}`
+    - `adam`, `sgd`, `adafactor`: rows that replace the table's, by family: `{low, high, warning, error}`, none
+      below 0 or below the one before it
 
     ## References
     - Mosbach et al., On the Stability of Fine-tuning BERT, ICLR 2021

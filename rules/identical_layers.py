@@ -8,13 +8,13 @@ from gradlint import claims
 from gradlint.finding import Finding, Severity
 from gradlint.graph.model import ModelGraph, Node
 from gradlint.graph.profile import Profile
-from gradlint.rule import Context, Rule, RuleOptions
+from gradlint.rule import Context, Count, Rule, RuleOptions
 
 
 class CopyOptions(RuleOptions, frozen=True):
     """`copies`: how many layers with the same sample of weights are reported."""
 
-    copies: int = 3
+    copies: Count = 3
 
 
 class IdenticalLayers(Rule):
@@ -47,7 +47,7 @@ class IdenticalLayers(Rule):
     No fix is offered.
 
     ## Options
-    - `copies` (3): how many layers with the same weights are reported
+    - `copies` (3; 1 or more): how many layers with the same weights are reported
 
     ## References
     - PyTorch, torch.nn.TransformerEncoder: "all layers are initialised with the same parameters"

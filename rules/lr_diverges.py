@@ -14,7 +14,7 @@ from gradlint.notation import number
 from gradlint.probe.experiment import Experiment, Measurements
 from gradlint.probe.judging import diverges
 from gradlint.replay import StepSubject, optimizer_subject, replay
-from gradlint.rule import Context, Rule, RuleOptions
+from gradlint.rule import Context, Factor, Rule, RuleOptions
 
 REPLAYED = frozenset({"sgd", "adam", "adamw", "rmsprop", "adagrad", "nadam", "radam", "adamax", "adadelta"})
 """Optimizers whose step depends on the gradient alone; line searches and second-order ones are not replayed."""
@@ -23,7 +23,7 @@ REPLAYED = frozenset({"sgd", "adam", "adamw", "rmsprop", "adagrad", "nadam", "ra
 class DivergeOptions(RuleOptions, frozen=True):
     """`reduction`: by what the rate is divided for the comparison."""
 
-    reduction: float = 10.0
+    reduction: Factor = 10.0
 
 
 OVERFLOW = 1e300
@@ -69,7 +69,7 @@ class LrDiverges(Rule):
     No fix is offered: the rate is a decision.
 
     ## Options
-    - `reduction` (10): by what the rate is divided for the comparison
+    - `reduction` (10; above 1): by what the rate is divided for the comparison
 
     ## References
     - Cohen et al., Gradient Descent on Neural Networks Typically Occurs at the Edge of Stability, ICLR 2021

@@ -11,7 +11,7 @@ from gradlint.graph.profile import Profile
 from gradlint.graph.topology_paths import longest_run
 from gradlint.path_rule import PathRule
 from gradlint.probe.experiment import Experiment
-from gradlint.rule import Context
+from gradlint.rule import Context, Count
 from gradlint.severity import BandOptions
 
 
@@ -19,8 +19,8 @@ class SkipOptions(BandOptions, frozen=True):
     """`layers`: more weighted layers than this in sequence are reported; `at_least`: from here on, where the
     prediction is bad."""
 
-    layers: int = 20
-    at_least: int = 10
+    layers: Count = 20
+    at_least: Count = 10
 
 
 class NoSkipConnections(PathRule):
@@ -58,8 +58,8 @@ class NoSkipConnections(PathRule):
     No fix is offered: skips change the model.
 
     ## Options
-    - `layers` (20): more layers in sequence than this are reported
-    - `at-least` (10): the same where the prediction is in the warning band
+    - `layers` (20; 1 or more): more layers in sequence than this are reported
+    - `at-least` (10; 1 or more): the same where the prediction is in the warning band
     - `ratio-plain`, `ratio-adaptive`, `absolute`, `forward`: thresholds `info`, `warning`, `error`
 
     ## References

@@ -11,7 +11,7 @@ from gradlint.graph.profile import Profile
 from gradlint.graph.topology import topology
 from gradlint.notation import number
 from gradlint.replay import plain_number
-from gradlint.rule import Context, Rule, RuleOptions
+from gradlint.rule import Amount, Context, Count, Rule, RuleOptions
 from gradlint.source.script import Optimizer, Script
 from gradlint.warmup import starts_cold
 
@@ -20,10 +20,10 @@ class NoWarmupOptions(RuleOptions, frozen=True):
     """`layers`: attention layers from which a model is taken for a transformer; `learning_rate`: rates above it;
     `post_norm_layers` and `post_norm_rate`: from where on it is a warning."""
 
-    layers: int = 2
-    learning_rate: float = 3e-4
-    post_norm_layers: int = 4
-    post_norm_rate: float = 1e-3
+    layers: Count = 2
+    learning_rate: Amount = 3e-4
+    post_norm_layers: Count = 4
+    post_norm_rate: Amount = 1e-3
 
 
 class NoWarmup(Rule):
@@ -56,9 +56,10 @@ class NoWarmup(Rule):
     No fix is offered: how long to warm up depends on how long the training is.
 
     ## Options
-    - `layers` (2): attention layers from which it is reported
-    - `learning-rate` (3e-4): rates above it
-    - `post-norm-layers` (4) and `post-norm-rate` (1e-3): post-norm layers and rate from which it is a warning
+    - `layers` (2; 1 or more): attention layers from which it is reported
+    - `learning-rate` (3e-4; 0 or more): rates above it
+    - `post-norm-layers` (4; 1 or more): post-norm layers from which it is a warning
+    - `post-norm-rate` (1e-3; 0 or more): the rate from which it is one
 
     ## References
     - Xiong et al., On Layer Normalization in the Transformer Architecture, ICML 2020

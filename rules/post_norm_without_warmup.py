@@ -10,7 +10,7 @@ from gradlint.graph.model import ModelGraph
 from gradlint.graph.profile import Profile
 from gradlint.notation import number
 from gradlint.replay import plain_number
-from gradlint.rule import Context, Rule, RuleOptions
+from gradlint.rule import Amount, Context, Count, Rule, RuleOptions
 from gradlint.source.script import Model, Optimizer, Script
 from gradlint.warmup import starts_cold
 
@@ -18,8 +18,8 @@ from gradlint.warmup import starts_cold
 class WarmupOptions(RuleOptions, frozen=True):
     """`layers`: post-norm transformer layers, of two residual branches each; `learning_rate`: rates above it."""
 
-    layers: int = 6
-    learning_rate: float = 1e-4
+    layers: Count = 6
+    learning_rate: Amount = 1e-4
 
 
 class PostNormWithoutWarmup(Rule):
@@ -52,8 +52,8 @@ class PostNormWithoutWarmup(Rule):
     No fix is offered.
 
     ## Options
-    - `layers` (6): transformer layers from which it is reported
-    - `learning-rate` (1e-4): rates above it
+    - `layers` (6; 1 or more): transformer layers from which it is reported
+    - `learning-rate` (1e-4; 0 or more): rates above it
 
     ## References
     - Xiong et al., On Layer Normalization in the Transformer Architecture, ICML 2020

@@ -17,7 +17,7 @@ from gradlint.location import Location
 from gradlint.notation import number
 from gradlint.path_rule import PathRule, PredictedPath
 from gradlint.probe.experiment import Experiment, Measurements
-from gradlint.rule import Context
+from gradlint.rule import Context, Count, Share
 from gradlint.severity import BandOptions
 from gradlint.verdicts import GainClaim, PathSubject, judge_gain
 
@@ -42,8 +42,8 @@ SCALED_BRANCHES = "He init, branches scaled by 0.2"
 class RectifierOptions(BandOptions, frozen=True):
     """`default_depth`: layers on PyTorch's default init in one path before (b) speaks; `tolerance` on the scale."""
 
-    default_depth: int = 8
-    tolerance: float = TOLERANCE
+    default_depth: Count = 8
+    tolerance: Share = TOLERANCE
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,8 @@ class RectifierInit(PathRule):
     No fix is offered: the init of a net that was tuned on it changes its results.
 
     ## Options
-    - `default-depth` (8): layers on default init in one path before (b) speaks
-    - `tolerance` (0.8): scales from this to its inverse of He's pass
+    - `default-depth` (8; 1 or more): layers on default init in one path before (b) speaks
+    - `tolerance` (0.8; above 0, at most 1): scales from this to its inverse of He's pass
     - `ratio-plain`, `ratio-adaptive`, `absolute`, `forward`: thresholds `info`, `warning`, `error`
 
     ## References

@@ -12,14 +12,14 @@ from gradlint.graph.profile import Profile
 from gradlint.graph.topology_paths import Stack, stacks
 from gradlint.path_rule import PathRule
 from gradlint.probe.experiment import Experiment
-from gradlint.rule import Context
+from gradlint.rule import Context, Count
 from gradlint.severity import BandOptions
 
 
 class SaturatingOptions(BandOptions, frozen=True):
     """`minimum`: how many saturating layers in one path make a stack."""
 
-    minimum: int = 3
+    minimum: Count = 3
 
 
 class SaturatingStack(PathRule):
@@ -66,7 +66,7 @@ class SaturatingStack(PathRule):
     No fix is offered: another activation is another model.
 
     ## Options
-    - `minimum` (3): how many saturating layers make a stack
+    - `minimum` (3; 1 or more): how many saturating layers make a stack
     - `ratio-plain`, `ratio-adaptive`, `absolute`, `forward`: thresholds `info`, `warning`, `error`
 
     ## References

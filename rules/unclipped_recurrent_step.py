@@ -11,7 +11,7 @@ from gradlint.notation import from_log10, number
 from gradlint.probe.experiment import Experiment, Measurement, Measurements
 from gradlint.probe.judging import EXPLODED_NORM, growth_per_step, spikes
 from gradlint.replay import StepSubject, gradient_norms, replay, step_subject
-from gradlint.rule import Rule, RuleOptions
+from gradlint.rule import Positive, Rule, RuleOptions
 from gradlint.source.script import Model, Script, TrainingStep
 from gradlint.verdicts import unmeasured
 
@@ -22,7 +22,7 @@ class UnclippedOptions(RuleOptions, frozen=True):
     """`reinforcement`: also report steps on rewards that spike; `max_norm`: the bound that the fix writes."""
 
     reinforcement: bool = True
-    max_norm: float = 1.0
+    max_norm: Positive = 1.0
 
 
 class UnclippedRecurrentStep(Rule):
@@ -63,7 +63,7 @@ class UnclippedRecurrentStep(Rule):
 
     ## Options
     - `reinforcement` (true): also report recurrent models trained on rewards
-    - `max-norm` (1.0): the bound that the fix writes
+    - `max-norm` (1.0; above 0): the bound that the fix writes
 
     ## References
     - Pascanu et al., On the difficulty of training recurrent neural networks, ICML 2013, §2.1 and §3.2

@@ -11,7 +11,7 @@ from gradlint.notation import number
 from gradlint.probe.experiment import Experiment, Measurements
 from gradlint.probe.judging import EXPLODED_NORM, diverges, spikes
 from gradlint.replay import StepSubject, gradient_norms, replay, step_subject
-from gradlint.rule import Rule, RuleOptions
+from gradlint.rule import Positive, Rule, RuleOptions
 from gradlint.source.script import Script, TrainingStep
 from gradlint.verdicts import unmeasured
 
@@ -25,7 +25,7 @@ class StepOptions(RuleOptions, frozen=True):
     reinforcement: bool = True
     adversarial: bool = False
     every: bool = False
-    max_norm: float = 1.0
+    max_norm: Positive = 1.0
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class UnclippedStep(Rule):
 
     ## Options
     - `reinforcement` (true), `adversarial` (false), `every` (false): which steps are reported unmeasured
-    - `max-norm` (1.0): the bound that the fix writes
+    - `max-norm` (1.0; above 0): the bound that the fix writes
 
     ## References
     - Andrychowicz et al., What Matters In On-Policy Reinforcement Learning?, ICLR 2021, §3.6

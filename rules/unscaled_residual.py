@@ -12,7 +12,7 @@ from gradlint.graph.topology import Skip, topology
 from gradlint.notation import from_log10
 from gradlint.path_rule import PathRule
 from gradlint.probe.experiment import Experiment
-from gradlint.rule import Context
+from gradlint.rule import Amount, Context, Count
 from gradlint.severity import BandOptions, power
 
 GROWTH = 1.0
@@ -26,8 +26,8 @@ SCALED_BRANCHES = "branches scaled by 0.2"
 class ResidualOptions(BandOptions, frozen=True):
     """`blocks`: fewer residual blocks are not looked at; `growth`: decades by which their stream has to grow."""
 
-    blocks: int = 8
-    growth: float = GROWTH
+    blocks: Count = 8
+    growth: Amount = GROWTH
 
 
 class UnscaledResidual(PathRule):
@@ -59,8 +59,8 @@ class UnscaledResidual(PathRule):
     No fix is offered.
 
     ## Options
-    - `blocks` (8): fewer residual blocks are not looked at
-    - `growth` (1.0): decades by which the signal has to grow
+    - `blocks` (8; 1 or more): fewer residual blocks are not looked at
+    - `growth` (1.0; 0 or more): decades by which the signal has to grow
     - `ratio-plain`, `ratio-adaptive`, `absolute`, `forward`: thresholds `info`, `warning`, `error`
 
     ## References

@@ -16,7 +16,7 @@ from gradlint.notation import from_log10
 from gradlint.probe.experiment import Experiment, Measurements
 from gradlint.probe.judging import classify_log10, growth_per_step
 from gradlint.replay import UNROLLED, plain_number
-from gradlint.rule import Context, Rule
+from gradlint.rule import Context, Count, Rule
 from gradlint.severity import RatioOptions, power, vanishing
 from gradlint.verdicts import unmeasured
 
@@ -30,7 +30,7 @@ REMEDIES = {
 class RecurrenceOptions(RatioOptions, frozen=True):
     """`steps`: recurrences over fewer time steps than this are not looked at."""
 
-    steps: int = 10
+    steps: Count = 10
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class VanishingRecurrence(Rule):
     No fix is offered: which remedy suits depends on the task.
 
     ## Options
-    - `steps` (10): shorter recurrences are not looked at
+    - `steps` (10; 1 or more): shorter recurrences are not looked at
     - `ratio-plain`, `ratio-adaptive`: thresholds `info`, `warning`, `error`; an error is reported as a warning,
       because the last steps do train
 

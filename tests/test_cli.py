@@ -88,6 +88,16 @@ def test_a_wrong_option_value_is_exit_2(here: Path) -> None:
     assert "--select: `GL999` means no rule" in wrong.output
 
 
+def test_a_number_out_of_range_is_one_line_and_exit_2(here: Path) -> None:
+    below = check("--seed", "-1", "deep.py")
+    assert (below.exit_code, below.stderr) == (2, "error: --seed: expected `int` >= 0\n")
+    (here / "own.toml").write_text("[tool.gradlint.rules.saturating-stack]\nminimum = -3\n")
+    for command in ("check", "probe"):
+        named = gradlint(command, "--config", "own.toml", "deep.py")
+        said = "error: own.toml: tool.gradlint.rules.saturating-stack.minimum: expected `int` >= 1\n"
+        assert (named.exit_code, named.stderr) == (2, said)
+
+
 def test_a_wrong_value_in_the_configuration_is_exit_2(here: Path) -> None:
     (here / "pyproject.toml").write_text("[tool.gradlint]\noutput-format = 'papyrus'\n")
     said = check("deep.py").stderr

@@ -47,6 +47,11 @@ def test_the_nearest_table_is_found(tmp_path: Path) -> None:
             "[tool.gradlint.rules.saturating-stack]\nforward = {info = [1, 9], warning = [2, 8], error = [0, 10]}\n",
             "saturating-stack.forward: `info` has to lie within `warning`, and `warning` within `error`",
         ),
+        ("[tool.gradlint.rules.saturating-stack]\nminimum = -3\n", "saturating-stack.minimum: expected `int` >= 1"),
+        (
+            "[tool.gradlint.rules.GL501.adam.bert]\nlow = 1.0\nhigh = 0.5\nwarning = 2.0\nerror = 3.0\n",
+            "tool.gradlint.rules.GL501.adam: expected 0 <= `low` <= `high` <= `warning` <= `error`",
+        ),
         ('[tool.gradlint]\ndevice = "tpu"\n', "tool.gradlint.device: expected auto, cpu, cuda, cuda:N or mps"),
         ('[tool.gradlint]\nextend = "missing.toml"\n', "missing.toml: No such file or directory"),
         ("[tool.gradlint\n", "not valid TOML"),
@@ -97,7 +102,7 @@ def test_every_option_of_every_rule_is_read(tmp_path: Path) -> None:
             if isinstance(default, bool):
                 changed: object = not default
             elif isinstance(default, (int, float)):
-                changed = type(default)(default + 1)
+                changed = default + 1 if isinstance(default, int) else default / 2
             else:
                 continue
             key = field.replace("_", "-")

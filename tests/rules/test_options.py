@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
 
-from gradlint.config import load, selected
+from gradlint.config import ConfigError, load, selected
 from gradlint.finding import Finding
 from gradlint.graph.model import ModelGraph
 from gradlint.graph.profile import Profile
 from gradlint.graph.signal import profile
 from gradlint.hints import optimizers_of, with_loss
 from gradlint.probe.experiment import Experiment
-from gradlint.rule import Context, Rule, registry
+from gradlint.rule import MOST, Context, Rule, registry
 from gradlint.severity import Band
 from gradlint.source.project import Project
 from gradlint.source.read import read_script
@@ -146,15 +147,46 @@ FURTHER = (
 SWAPPED = ("torch.optim.SGD(", "torch.optim.Adam(")
 
 
+RANGES = {
+    (1, None, None): "1 or more",
+    (0, None, MOST): "0 or more",
+    (None, 0, MOST): "above 0",
+    (None, 1, MOST): "above 1",
+    (None, 0, 1): "above 0, at most 1",
+}
+"""How documentation words the range of a number, by its lowest value, what it lies above, and its highest value."""
+
+NUMBERS = [
+    pytest.param(*option.values, id=option.id)
+    for option in OPTIONS
+    if type(option.values[1].default) in (int, float)  # type: ignore[attr-defined]
+]
+
+
+def meta(field: Any) -> msgspec.Meta:
+    """What the type of an option says of its range."""
+    (found,) = (m for m in get_args(field.type) if isinstance(m, msgspec.Meta))
+    return found
+
+
+def bounds(field: Any) -> tuple[float, float]:
+    """Between which numbers an option lies."""
+    told = meta(field)
+    low = told.ge if told.gt is None else told.gt
+    assert low is not None
+    return float(low), math.inf if told.le is None else float(told.le)
+
+
 def values(rule: type[Rule], field: Any) -> list[str]:
-    """Extreme values of the option, as TOML."""
+    """Extreme values of the option within its range, as TOML."""
     match getattr(rule.Options(), field.name):
         case bool(default):
             return [str(not default).lower()]
         case int():
             return ["1", "1000000"]
         case float():
-            return ["1e-9", "1e9"]
+            low, high = bounds(field)
+            return [f"{max(low, 0.0) + 1e-9}", f"{min(high, 1e9)}"]
         case Band():
             return [f"{{ info = {x}, warning = {x}, error = {x} }}" for x in ("[1.0, 1.0]", "[1e9, 1e9]", "[0.0, inf]")]
         case dict():
@@ -217,3 +249,23 @@ def test_every_option_is_documented(rule: type[Rule]) -> None:
     told = rule.documentation().partition("## Options")[2].partition("\n## ")[0]
     missing = [f.encode_name for f in msgspec.structs.fields(rule.Options) if f"`{f.encode_name}`" not in told]
     assert not missing
+
+
+@pytest.mark.parametrize(("rule", "field"), NUMBERS)
+def test_the_range_of_a_number_is_documented_with_its_default(rule: type[Rule], field: Any) -> None:
+    told = meta(field)
+    line = next(x for x in rule.documentation().splitlines() if x.startswith(f"- `{field.encode_name}` ("))
+    default, _, rest = line.partition("(")[2].partition("; ")
+    assert float(default) == field.default
+    assert rest.partition("): ")[0] == RANGES[told.ge, told.gt, told.le]
+
+
+@pytest.mark.parametrize(("rule", "field"), NUMBERS)
+def test_a_number_out_of_range_is_refused(rule: type[Rule], field: Any, tmp_path: Path) -> None:
+    low, high = bounds(field)
+    wrong = [int(low - 1)] if isinstance(field.default, int) else [low - 1, math.inf, math.nan]
+    path = tmp_path / "pyproject.toml"
+    for value in [*wrong, *([high + 1] if high < MOST else [])]:
+        path.write_text(f"[tool.gradlint.rules.{rule.name}]\n{field.encode_name} = {value}\n")
+        with pytest.raises(ConfigError, match=rf"tool\.gradlint\.rules\.{rule.name}\.{field.encode_name}: expected "):
+            load(path)
