@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import zip_longest
 from typing import Any
 
+from gradlint.source.reader.entrances import forward_of
 from gradlint.source.reader.externals import Externals
 from gradlint.source.reader.layers import CONTAINERS, FAMILIES, LAYERS, bind, make_parameters
 from gradlint.source.reader.library import LIBRARY_PATH, library
@@ -221,8 +222,8 @@ class Modules(Externals):
         """module(*args): its forward, if a graph is being made."""
         if self.operations is None:
             return Unknown("the output of a model")
-        forward = module.cls.find("forward") if module.cls else None
-        if not isinstance(forward, Function):
+        forward = forward_of(module.cls)
+        if forward is None:
             return self.call_torch_module(module, args, kwargs, self.graph_site(site))
         builder = self.operations.builder
         outside = site.file.path != LIBRARY_PATH

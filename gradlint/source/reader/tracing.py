@@ -9,17 +9,20 @@ from gradlint.graph.model import WEIGHTED, ModelGraph
 from gradlint.location import Location
 from gradlint.source.reader.assumptions import MAX_ALTERNATIVES, MAX_READINGS, Assumptions, Question
 from gradlint.source.reader.building import MAX_NODES, GraphBuilder, TooLargeError, prune
+from gradlint.source.reader.entrances import does_something, forward_of, methods_of, runs_alone, used_by, widest
 from gradlint.source.reader.machine import MAX_STEPS
 from gradlint.source.reader.operations import Operations
 from gradlint.source.reader.statements import Statements
 from gradlint.source.reader.values import (
     Array,
+    Bound,
     Choice,
     Function,
     Module,
     OutOfStepsError,
     ReadingStoppedError,
     Unknown,
+    UserClass,
     site_of,
 )
 
@@ -53,19 +56,25 @@ class Tracer:
 
     def trace(self, root: Module) -> list[ModelGraph]:
         """The graphs of a module: one, or one for each part where it has no forward of its own."""
-        forward = root.cls.find("forward") if root.cls else None
-        if (
-            root.cls is not None
-            and root.torch == "Module"
-            and not (isinstance(forward, Function) and _does_something(forward))
-        ):
-            held = [(n, c) for n, v in root.children.items() for c in (v.values if isinstance(v, Choice) else (v,))]
-            parts = [(n, c) for n, c in held if isinstance(c, Module) and has_weights(c)]
-            graphs = [g for name, part in parts for g in self._graphs(root, part, name)]
-            return [g for g in graphs if any(n.kind in WEIGHTED for n in g.nodes)]
+        forward = forward_of(root.cls)
+        if root.cls is not None and root.torch == "Module" and not (forward and does_something(forward)):
+            return self._without_forward(root, root.cls)
         return self._graphs(root, root, "")
 
-    def _graphs(self, root: Module, called: Module, part: str) -> list[ModelGraph]:
+    def _without_forward(self, root: Module, cls: UserClass) -> list[ModelGraph]:
+        """The graphs of the methods that join its layers, then of each part that none of them runs."""
+        held = [(n, c) for n, v in root.children.items() for c in (v.values if isinstance(v, Choice) else (v,))]
+        parts = [(n, c) for n, c in held if isinstance(c, Module) and has_weights(c)]
+        layers = tuple(f"{name}." for name, part in parts if not runs_alone(part))
+        methods = [Bound(m, root) for m in methods_of(cls)] if layers else []
+        read = widest(g for m in methods for g in self._graphs(root, m, m.function.name))
+        joined = [g for g in read if any(p.startswith(layers) for p in used_by(g))]
+        used = frozenset().union(*(used_by(g) for g in joined))
+        alone = [(n, c) for n, c in parts if not any(p.startswith(f"{n}.") for p in used)]
+        graphs = [g for name, part in alone for g in self._graphs(root, part, name)]
+        return joined + [g for g in graphs if any(n.kind in WEIGHTED for n in g.nodes)]
+
+    def _graphs(self, root: Module, called: Module | Bound, part: str) -> list[ModelGraph]:
         """One graph; or, where the way depends on conditions that are not known, one for each that can be read."""
         first = self._graph(root, called, part)
         if self.undecided is None or not has_weights(root):
@@ -83,7 +92,9 @@ class Tracer:
                 pending = [*assumptions.answers(self.undecided), *pending]
         return complete or [first]
 
-    def _graph(self, root: Module, called: Module, part: str, assumptions: Assumptions | None = None) -> ModelGraph:
+    def _graph(
+        self, root: Module, called: Module | Bound, part: str, assumptions: Assumptions | None = None
+    ) -> ModelGraph:
         machine = self.machine
         machine.assumptions = assumptions or Assumptions()
         self.undecided = None
@@ -147,13 +158,14 @@ class Tracer:
             assumed=told,
         )
 
-    def _run(self, builder: GraphBuilder, called: Module) -> bool:
+    def _run(self, builder: GraphBuilder, called: Module | Bound) -> bool:
         machine = self.machine
         assert machine.operations is not None
-        forward = called.cls.find("forward") if called.cls else None
+        module = called.receiver if isinstance(called, Bound) else called
+        forward = called.function if isinstance(called, Bound) else forward_of(called.cls)
         args: list[Any] = []
-        site = called.site
-        if isinstance(forward, Function):
+        site = module.site
+        if forward is not None:
             spec = forward.node.args
             names = [*spec.posonlyargs, *spec.args][1:]
             required = names[: len(names) - len(forward.defaults)] if forward.defaults else names
@@ -177,16 +189,6 @@ class Tracer:
             return Unknown(f"the argument `{argument.arg}`", numeric=annotation.id in ("int", "float"))
         site = site_of(forward.frame.file, argument)
         return builder.emit("input", "input", [], site, {}, name=argument.arg)
-
-
-def _does_something(forward: Function) -> bool:
-    """Whether a forward has a body besides `raise`, `pass` and its docstring."""
-    if isinstance(forward.node, ast.Lambda):
-        return True
-    return not all(
-        isinstance(s, (ast.Raise, ast.Pass)) or (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))
-        for s in forward.node.body
-    )
 
 
 def has_weights(module: Module) -> bool:

@@ -1,0 +1,82 @@
+"""Through which functions data enters a model that has no `forward`."""
+
+import textwrap
+from pathlib import Path
+
+from gradlint.graph.model import ModelGraph
+from gradlint.source.project import Project, SourceFile
+from gradlint.source.reader import read_models
+
+HEADER = "import torch\nfrom torch import nn\nimport torch.nn.functional as F\n"
+
+CODER = """
+    class Coder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(40, 20), nn.Linear(20, 5)
+            self.c, self.d = nn.Linear(5, 20), nn.Linear(20, 40)
+            self.seen = []
+
+        def encode(self, y):
+            return self.b(torch.relu(self.a(y)))
+
+        def decode(self, z):
+            return self.d(torch.relu(self.c(z)))
+
+        def keep(self, item):
+            self.seen.append(item)
+"""
+
+
+def graphs_of(text: str) -> list[ModelGraph]:
+    file = SourceFile("/nowhere/train.py", HEADER + textwrap.dedent(text), module="train")
+    return read_models(file, Project(Path("/nowhere")), strict=True)
+
+
+def ops(graph: ModelGraph) -> list[str]:
+    return [n.op for n in graph.nodes if n.kind not in ("input", "output")]
+
+
+def test_methods_that_join_layers_are_read_where_there_is_no_forward():
+    graphs = graphs_of(CODER)
+    assert [(g.name, ops(g)) for g in graphs] == [
+        ("Coder.encode", ["linear", "relu", "linear"]),
+        ("Coder.decode", ["linear", "relu", "linear"]),
+    ]
+
+
+def test_a_method_that_runs_others_is_read_in_their_place():
+    both = CODER + "\n        def both(self, y):\n            return self.decode(self.encode(y))\n"
+    (graph,) = graphs_of(both)
+    assert (graph.name, ops(graph)) == ("Coder.both", ["linear", "relu", "linear"] * 2)
+
+
+def test_parts_that_run_alone_are_read_alone():
+    graphs = graphs_of("""
+        class Pair(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.actor = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+                self.critic = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+
+            def act(self, state):
+                return torch.distributions.Categorical(logits=self.actor(state)).sample()
+        """)
+    assert [g.name for g in graphs] == ["Pair.actor", "Pair.critic"]
+
+
+def test_a_call_written_in_place_of_forward_is_what_runs():
+    (graph,) = graphs_of("""
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.layers = nn.ModuleList([nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2)])
+
+            def __call__(self, x):
+                for layer in self.layers:
+                    x = layer(x)
+                return x
+
+        net = Net()
+        """)
+    assert ops(graph) == ["linear", "tanh", "linear"]
