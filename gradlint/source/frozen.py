@@ -211,7 +211,7 @@ def _without_gradient(evaluator: Evaluator, cls: Scope, models: Models) -> list[
     found = []
     called = [dotted(n.func) for n in ast.walk(forward.node) if isinstance(n, ast.Call)]
     for node in ast.walk(forward.node):
-        if isinstance(node, ast.With) and any("no_grad" in ast.unparse(i.context_expr) for i in node.items):
+        if isinstance(node, ast.With) and any(_records_nothing(i.context_expr) for i in node.items):
             inside = [c for c in ast.walk(node) if isinstance(c, ast.Call)]
             for call in inside:
                 if (key := dotted(call.func)) and key.startswith("self."):
@@ -233,9 +233,14 @@ def is_under_no_grad(path: Path) -> bool:
     return any(
         b.kind == "with"
         and isinstance(b.owner, ast.With)
-        and any(
-            "no_grad" in ast.unparse(i.context_expr) or "inference_mode" in ast.unparse(i.context_expr)
-            for i in b.owner.items
-        )
+        and any(_records_nothing(i.context_expr) for i in b.owner.items)
         for b in path
     )
+
+
+def _records_nothing(context: ast.expr) -> bool:
+    """Whether a context manager is `no_grad()` or `inference_mode()` in every run, not under a condition."""
+    if isinstance(context, (ast.IfExp, ast.BoolOp)):
+        return False
+    text = ast.unparse(context)
+    return "no_grad" in text or "inference_mode" in text

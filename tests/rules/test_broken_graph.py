@@ -127,3 +127,8 @@ def test_a_cut_on_the_only_way_through_forward_is_found(cut, tmp_path):
 )
 def test_a_cut_beside_another_way_or_of_what_is_frozen_is_left_alone(body, more, tmp_path):
     assert found("GL603", net(body, more), tmp_path) == []
+
+
+def test_a_pass_that_records_in_some_runs_is_left_alone(tmp_path):
+    body = "with torch.no_grad() if quiet else torch.enable_grad():\n    out = model(x)\nloss = out.sum()"
+    assert found("GL603", "quiet = ask()\n" + step(body), tmp_path) == []

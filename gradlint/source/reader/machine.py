@@ -105,6 +105,7 @@ class Machine(ABC):
         self.phase = 0
         self.events = 0
         self.trained = False
+        self.resumed: list[tuple[Module, Site]] = []
         self.assumptions = Assumptions()
         self.uncertain = 0
         self.rounds = 0

@@ -187,11 +187,18 @@ class ModuleMembers(Modules):
     def _module_load_state_dict(self, module: Module, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
         source = args[0] if args else None
         copies = isinstance(source, dict) and source and all(isinstance(v, Array) for v in source.values())
-        if not self.trained and not self.regions and not copies and module.phase == self.phase:
-            module.pretrained = True
-            for _, array in self.named_parameters(module):
-                array.law = InitLaw("pretrained", origin="pretrained", location=site.location)
+        if not self.trained and not copies and module.phase == self.phase:
+            if self.regions:
+                self.resumed.append((module, site))
+            else:
+                self.take_checkpoint(module, site)
         return Unknown("the result of load_state_dict")
+
+    def take_checkpoint(self, module: Module, site: Site) -> None:
+        """Every parameter gets its value from a file."""
+        module.pretrained = True
+        for _, array in self.named_parameters(module):
+            array.law = InitLaw("pretrained", origin="pretrained", location=site.location)
 
     def _module_add_module(self, module: Module, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
         name, value = (

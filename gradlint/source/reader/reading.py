@@ -112,6 +112,7 @@ class _Reading:
         self.machine.decisions = decisions
         self.frame = Frame(file, {"__name__": "__main__", "__file__": file.path}, scope=FileScope())
         self.machine.frames[file.path] = self.frame
+        self.training_phases: set[int] = set()
 
     @cached_property
     def loads(self) -> list[tuple[ast.stmt, set[str]]]:
@@ -124,6 +125,7 @@ class _Reading:
         self._explore_functions()
         self._explore_classes()
         self._explore_models()
+        self._settle_resumed()
         tracer = Tracer(self.machine, self.strict)
         found: list[ModelGraph] = []
         for module in list(self.machine.modules):
@@ -132,6 +134,17 @@ class _Reading:
                 tracer.room = MAX_OPERATIONS - sum(len(g.nodes) for g in found)
                 found += tracer.trace(module)
         return found + self._from_defaults(tracer, found)
+
+    def _settle_resumed(self) -> None:
+        """A model that is loaded if its file is there, in a run that trains nothing, holds what another run trained.
+
+        Where only one model of the class is made, it may as well be trained by code that is not read here.
+        """
+        resumed = {id(m) for m, _ in self.machine.resumed}
+        anew = {id(m.cls) for m in self.machine.modules if id(m) not in resumed and not m.inner}
+        for module, site in self.machine.resumed:
+            if module.phase not in self.training_phases and id(module.cls) in anew:
+                self.machine.take_checkpoint(module, site)
 
     def _from_defaults(self, tracer: Tracer, found: list[ModelGraph]) -> list[ModelGraph]:
         """Classes of this file of which no instance could be read to the end, built from the defaults they declare."""
@@ -168,6 +181,9 @@ class _Reading:
         except Exception:
             if self.strict:
                 raise
+        finally:
+            if machine.trained:
+                self.training_phases.add(machine.phase)
 
     def _own(self, kind: type) -> list[Any]:
         names = self.frame.names.items()

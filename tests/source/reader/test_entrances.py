@@ -80,3 +80,48 @@ def test_a_call_written_in_place_of_forward_is_what_runs():
         net = Net()
         """)
     assert ops(graph) == ["linear", "tanh", "linear"]
+
+
+NET = """
+    import os
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 2)
+
+        def forward(self, x):
+            return self.b(torch.relu(self.a(x)))
+
+    class Solver:
+        def restore(self):
+            if os.path.exists("net.pt"):
+                self.net.load_state_dict(torch.load("net.pt"))
+"""
+
+FIT = """
+        def fit(self):
+            self.net = Net()
+            for x, y in self.batches:
+                F.mse_loss(self.net(x), y).backward()
+"""
+
+TEST = """
+        def test(self):
+            self.net = Net()
+            self.restore()
+            return [self.net(x) for x in self.batches]
+"""
+
+
+def test_a_model_that_is_only_tested_holds_what_may_be_in_its_file():
+    assert [g.pretrained for g in graphs_of(NET + FIT + TEST)] == [False, True]
+
+
+def test_a_model_that_is_resumed_and_trained_may_start_anew():
+    resumed = TEST.replace("return [self.net(x) for x in self.batches]", "self.net(self.x).sum().backward()")
+    assert [g.pretrained for g in graphs_of(NET + FIT + resumed)] == [False, False]
+
+
+def test_the_only_model_of_its_class_may_be_trained_elsewhere():
+    assert [g.pretrained for g in graphs_of(NET + TEST)] == [False]
