@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from gradlint.claims import model_key
 from gradlint.config import Config
 from gradlint.finding import Finding, Outcome, Severity, Verdict
 from gradlint.hints import models_of
+from gradlint.location import Location
 from gradlint.probe.experiment import Experiment, Measurement, Measurements
 from gradlint.progress import Progress
 from gradlint.replay import optimizer_subject
@@ -48,12 +50,23 @@ def settle(
 
 
 def model_of(finding: Finding, models: Sequence[Modelled], script: Script) -> Modelled | None:
-    """The model that a finding speaks of, a built one first: by its key, else by the script's variable."""
+    """The model that a finding speaks of, a built one first: by its key, else by the script's variable.
+
+    Of several variables of that name (two functions that each train their `model`) it is the one bound last before.
+    """
     found = [m for m in models if model_key(m.graph) == finding.model]
     if not found:
         named = [m for m in script.models if m.name == finding.model]
         found = [m for m in models if any(x in named for x in models_of(script, m.graph))]
+        found.sort(key=lambda m: _lines_before(finding.location, m.graph.location))
     return next((m for m in found if m.session is not None), found[0] if found else None)
+
+
+def _lines_before(use: Location, bound: Location | None) -> float:
+    """How far above its use a name is bound in a file; infinite where it is elsewhere or below."""
+    if bound is None or (bound.path, bound.cell) != (use.path, use.cell) or bound.line > use.line:
+        return math.inf
+    return use.line - bound.line
 
 
 def _judged(finding: Finding, rule: Rule, model: Modelled | None, probing: Probing) -> Finding:

@@ -79,6 +79,12 @@ def test_the_fault_of_bad_is_found_and_settled(case: str) -> None:
     assert ALSO_FOUND.get(case, frozenset()) <= found.keys()
 
 
+def test_a_checkpoint_made_at_run_time_is_said_to_be_missing() -> None:
+    # Two functions train a `model` each; what is said is of the one that is fine-tuned.
+    (finding,) = check(FIXTURES / "bert_finetune" / "bad.py")[1]["findings"]
+    assert "the pretrained weights are not at hand" in finding["verdict_reason"]
+
+
 @pytest.mark.parametrize("case", sorted(EXPECTED))
 def test_good_is_silent(case: str) -> None:
     status, report = check(FIXTURES / case / "good.py")

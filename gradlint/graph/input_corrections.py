@@ -117,6 +117,16 @@ def _view(found: re.Match[str], item: InputSpec) -> list[tuple[int, ...]]:
     )
 
 
+def _shorter(found: re.Match[str], item: InputSpec) -> list[tuple[int, ...]]:
+    """As many tokens less as an index lies beyond its table: `position(torch.arange(t))`."""
+    beyond = int(found["got"]) + 1 - int(found["want"])
+    if item.dtype.startswith("int"):
+        axes = list(range(len(item.shape)))[::-1]
+    else:
+        axes = [1, 0] if len(item.shape) == 3 else []
+    return [(*item.shape[:a], item.shape[a] - beyond, *item.shape[a + 1 :]) for a in axes]
+
+
 _CORRECTIONS: list[tuple[str, _Correct]] = [
     (r"cannot be multiplied \(\d+x(?P<got>\d+) and (?P<want>\d+)x\d+\)", _features),
     (r"same reduction dim, but got \[\d+, (?P<got>\d+)\] X \[(?P<want>\d+), \d+\]", _features),
@@ -140,5 +150,6 @@ _CORRECTIONS: list[tuple[str, _Correct]] = [
         r"[Ii]nput (?:image )?(?:size|height|width).*?\(?(?P<got>\d+).*?doesn't match (?:model )?\(?(?P<want>\d+)",
         _matched,
     ),
+    (r"index (?P<got>\d+) is beyond the (?P<want>\d+) rows", _shorter),
     (r"shape '\[[-\d, ]*?(?P<want>\d+)\]' is invalid for input of size (?P<got>\d+)", _view),
 ]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from gradlint.graph.trace_constants import ConstantValues, forget_values, values_of
+from gradlint.graph.trace_constants import ConstantValues, check_rows, forget_values, values_of
 from gradlint.graph.trace_guess import guess_output, guess_value, needs_values
 from gradlint.graph.trace_masks import added_mask, mask_of
 from gradlint.graph.trace_shapes import known_result
@@ -114,6 +114,7 @@ class Recorder(OperationWalk):
         self._count += 1
         if self._count > MAX_OPERATIONS:
             raise TooLongError(f"the forward pass makes more than {MAX_OPERATIONS} operations")
+        check_rows(call)
         operands = self._operands(call)
         with torch._C.DisableTorchFunction():
             versions = [(t, t._base) for t in call.tensors[:1]] if call.inplace else []

@@ -18,6 +18,12 @@ MAX_ELEMENTS = 1 << 20
 
 _VALUES = "_gradlint_values"
 _FILLED = {"zeros_like": 0, "ones_like": 1, "new_zeros": 0, "new_ones": 1}
+_SHAPED_AS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "expand_as": lambda values, result: values.expand(result.shape),
+    "view_as": lambda values, result: values.reshape(result.shape),
+    "reshape_as": lambda values, result: values.reshape(result.shape),
+    "type_as": lambda values, result: values.to(result.dtype),
+}
 _BROKEN = {"isnan": False, "isinf": False, "isposinf": False, "isneginf": False, "isfinite": True}
 """Questions for values that are not finite: a network is read as it runs while its values are."""
 
@@ -46,6 +52,30 @@ def values_of(tensor: Tensor) -> Tensor | None:
 def forget_values(tensor: Tensor) -> None:
     """Take a tensor for one that depends on inputs or parameters from now on."""
     tensor.__dict__.pop(_VALUES, None)
+
+
+def check_rows(call: OperationCall) -> None:
+    """Look up indices in a table as a tensor with data would: on meta any index is in range, and may be a float.
+
+    Raises IndexError for known ones (positions, mostly) beyond the last row, RuntimeError for floats.
+    """
+    match call.module, call.kind, call.op, call.args:
+        case nn.Embedding() as table, _, _, (Tensor() as index, *_):
+            rows = table.num_embeddings
+        case None, "embedding", _, (Tensor() as index, Tensor() as table, *_):
+            rows = table.shape[0]
+        case None, _, "getitem", (Tensor() as table, Tensor() as index) if table.dim():
+            rows = table.shape[0]
+        case _:
+            return
+    if index.is_floating_point():
+        raise RuntimeError(f"indices of a table have to be integers, not {index.dtype}")
+    known = values_of(index)
+    if known is None or not known.numel() or known.dtype is torch.bool:
+        return
+    furthest = int(known.max())
+    if furthest >= rows:
+        raise IndexError(f"index {furthest} is beyond the {rows} rows of a table")
 
 
 class ConstantValues:
@@ -78,6 +108,10 @@ class ConstantValues:
             return [torch.full(results[0].shape, _BROKEN[func], device="cpu")]
         if not call.tensors and func not in _MADE:
             return []
+        if func in _SHAPED_AS:
+            # Of the other tensor only its shape or its type enters, which the result has.
+            change = _SHAPED_AS[func]
+            return [change(self._known(call.args[0]), results[0])]
         args, kwargs = self._with_values(call.args), self._with_values(call.kwargs)
         if not call.tensors or "device" in kwargs:
             kwargs["device"] = "cpu"

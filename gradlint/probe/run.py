@@ -49,7 +49,8 @@ def choose_device(wanted: str) -> torch.device:
 def run(job: ProbeJob, traced: Traced, built: BuiltModel) -> Measurements:
     """All experiments of the job, by their key. Never raises for what the model does: that is `Measurement.error`.
 
-    A model that does not fit the device is tried with smaller batches, then on the CPU.
+    A model that does not fit the device is tried with smaller batches, then on the CPU. One that breaks it is measured
+    on the CPU, where the same fault has a message of its own.
     """
     notes: list[str] = []
     try:
@@ -63,6 +64,10 @@ def run(job: ProbeJob, traced: Traced, built: BuiltModel) -> Measurements:
         try:
             return annotated(_run_on(device, batch_size, job, traced, built), notes)
         except Exception as error:
+            if lost_device(error) and device.type != "cpu":
+                notes.append(f"{device.type} failed ({one_line(error)}), {ON_CPU_INSTEAD}")
+                device = torch.device("cpu")
+                continue
             if not out_of_memory(error):
                 return _all_failed(job.experiments, one_line(error), device)
         gc.collect()
@@ -140,8 +145,8 @@ def repeat(
 ) -> Measurements:
     """Each experiment over the seeds. After the first seed no other is begun that would overrun `seconds`.
 
-    `make(seed)` is the model with its weights drawn under that seed. Raises what `make` raises and out-of-memory
-    errors; any other failure of an experiment is its `Measurement.error`.
+    `make(seed)` is the model with its weights drawn under that seed. Raises what `make` raises, and errors that say
+    that the device is out of memory or lost; any other failure of an experiment is its `Measurement.error`.
     """
     began = time.monotonic()
     results: dict[str, list[Seen]] = {e.key: [] for e in experiments}
@@ -160,7 +165,7 @@ def repeat(
             try:
                 results[experiment.key].append(perform(once, subject, module, seed))
             except Exception as error:
-                if out_of_memory(error):
+                if out_of_memory(error) or lost_device(error):
                     raise
                 failures[experiment.key] = one_line(error)
         del module
@@ -250,6 +255,13 @@ def out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error).lower()
     return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+
+
+def lost_device(error: BaseException) -> bool:
+    """Whether a kernel broke the device for this process: an index out of range, an illegal access."""
+    own = getattr(torch, "AcceleratorError", ())  # torch >= 2.8
+    broke = isinstance(error, own) or (isinstance(error, RuntimeError) and str(error).startswith("CUDA error:"))
+    return broke and not out_of_memory(error)
 
 
 def one_line(error: BaseException) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -58,7 +58,9 @@ def _tables(module: nn.Module) -> dict[str, dict[str, Any]]:
 def generators() -> dict[str, Any]:
     states: dict[str, Any] = {"python": random.getstate(), "cpu": torch.get_rng_state()}
     if torch.cuda.is_available() and torch.cuda.is_initialized():
-        states["cuda"] = torch.cuda.get_rng_state_all()
+        # A device that a kernel broke answers nothing any more, but the CPU goes on.
+        with suppress(RuntimeError):
+            states["cuda"] = torch.cuda.get_rng_state_all()
     if hasattr(torch, "mps") and torch.backends.mps.is_available():
         states["mps"] = torch.mps.get_rng_state()
     numpy = sys.modules.get("numpy")

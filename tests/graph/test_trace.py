@@ -362,6 +362,38 @@ def test_a_recurrence_that_takes_one_token_is_given_one():
     assert trace(OneTokenAtATime).graph.input == "int64:1x1<50"
 
 
+class FewPositions(nn.Module):
+    """Tables of positions that are shorter than a sequence that one would guess."""
+
+    def __init__(self, looked_up):
+        super().__init__()
+        self.looked_up = looked_up
+        self.words, self.positions, self.out = nn.Embedding(50, 16), nn.Embedding(13, 16), nn.Linear(16, 50)
+        self.register_buffer("ids", torch.arange(40).unsqueeze(0))
+
+    def forward(self, tokens):
+        x, steps = self.words(tokens), torch.arange(tokens.shape[1], device=tokens.device)
+        match self.looked_up:
+            case "module":
+                x = x + self.positions(steps)
+            case "buffer":
+                x = x + self.positions(self.ids[:, : tokens.shape[1]])
+            case "offset":
+                x = x + self.positions(steps.unsqueeze(0).expand_as(tokens) + 2)
+            case "index":
+                x = x + self.positions.weight[steps]
+            case "function":
+                x = x + F.embedding(steps, self.positions.weight)
+        return self.out(x)
+
+
+@pytest.mark.parametrize(
+    ("looked_up", "length"), [("module", 13), ("buffer", 13), ("offset", 11), ("index", 13), ("function", 13)]
+)
+def test_a_sequence_is_no_longer_than_a_table_of_positions(looked_up, length):
+    assert trace(lambda: FewPositions(looked_up)).graph.input == f"int64:2x{length}<50"
+
+
 class Latents(nn.Module):
     """A learned token that attends to the signal (Perceiver, CaiT), behind a shortcut pooled by hand (Hiera)."""
 

@@ -125,3 +125,18 @@ def test_a_pass_waits_for_the_device_a_few_times_only():
         if e.key in ("aten::_local_scalar_dense", "Memcpy DtoH (Device -> Pageable)")
     )
     assert copies < depth
+
+
+def test_a_model_that_breaks_the_device_is_measured_on_the_cpu():
+    class Beyond(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.fc = nn.Embedding(4, 8), nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.fc(self.table((x[:, 0] * 0).long() + (9 if x.is_cuda else 1)))
+
+    traced, model = built(Beyond, (16,))
+    baseline, _ = numbers(running.run(job(), traced, model))
+    assert baseline.device == "cpu"
+    assert any("cuda failed" in note and note.endswith("measured on the CPU") for note in baseline.notes)

@@ -162,6 +162,28 @@ def test_a_model_that_cannot_be_built_is_an_error_for_each_experiment():
     assert seen.baseline is None and "built" in seen.of["baseline"].error
 
 
+def test_a_model_that_breaks_the_device_is_measured_on_the_cpu(monkeypatch):
+    from gradlint.graph.build import BuiltModel
+    from gradlint.graph.trace import trace_model
+    from gradlint.probe import run as running
+    from gradlint.worker.protocol import InputHint, ProbeJob
+
+    built = BuiltModel(nn.Linear(4, 2).to("meta"), "net", rebuild=lambda seed: nn.Linear(4, 2))
+    traced = trace_model(built, InputHint(sample=(4,)))
+    original = running.perform
+
+    def broken(experiment, subject, module, seed):
+        if module.weight.is_meta:
+            raise RuntimeError("CUDA error: device-side assert triggered\nCUDA kernel errors might be")
+        return original(experiment, subject, module, seed)
+
+    monkeypatch.setattr(running, "perform", broken)
+    # "meta" stands for the device: its kernels do not run.
+    seen = running.run(ProbeJob((Experiment("baseline"),), device="meta"), traced, built).baseline
+    assert seen.device == "cpu" and seen.loss > 0
+    assert seen.notes[-1] == "meta failed (CUDA error: device-side assert triggered), measured on the CPU"
+
+
 def test_lstm_unrolls_and_remembers_with_a_forget_bias(probed):
     class Model(nn.Module):
         def __init__(self):
@@ -183,7 +205,8 @@ def test_lstm_unrolls_and_remembers_with_a_forget_bias(probed):
         Experiment("unroll", label="forget bias", nodes=("lstm",), steps=30, law="lstm_forget_bias"),
         Experiment("unroll", label="doubled", nodes=("lstm",), steps=30, weight_factor=2.0),
     )
-    plain, biased, doubled = (seen.get(k) for k in ("unroll", "forget bias", "doubled"))
+    plain, biased, doubled = (seen.of[k] for k in ("unroll", "forget bias", "doubled"))
+    assert [m.error for m in (plain, biased, doubled)] == [None] * 3
     assert len(plain.hidden_state_gradients) == 30
     assert biased.hidden_state_gradients[0] > 10 * plain.hidden_state_gradients[0]
     assert doubled.spectral_norm == pytest.approx(2 * plain.spectral_norm, rel=1e-5)
