@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gradlint.exit_code import WRONG
 from gradlint.formats import FORMATS
 from gradlint.sections import SectionedCommand, section
 
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 
 ADOPTION = ("baseline", "no_baseline", "update_baseline", "changed_since", "add_ignore", "reason")
 """Options that a team adopts gradlint with, see `gradlint.adoption`."""
-
-WRONG = 2
-"""Exit code for wrong usage, wrong config, unreadable input and internal errors."""
 
 STDIN = Path("-")
 """The path that stands for standard input."""

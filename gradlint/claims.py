@@ -102,7 +102,7 @@ def subject(
     gain: GainClaim | None = None,
 ) -> PathSubject:
     """The plain data that a path finding is judged by."""
-    scale_free, zero_gated = layer_flags(graph, profile, layers)
+    scale_free, zero_gated = layer_flags(profile, layers)
     return PathSubject(
         layers=tuple(n.name for n in layers),
         nodes=tuple(n.name for n in nodes),

@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from gradlint import __version__
-from gradlint.check_command import WRONG, check
+from gradlint.check_command import check
+from gradlint.exit_code import WRONG
 from gradlint.probe_command import probe
 
 

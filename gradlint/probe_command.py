@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gradlint.exit_code import WRONG
 from gradlint.measuring import REAL_SECONDS, ProbeError, follow, measured, rank_of
 
 if TYPE_CHECKING:
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from gradlint.report.profile import Probed
 
 FORMATS = ["text", "json", "html"]
-
-WRONG = 2
-"""Exit code for wrong usage, and where nothing could be measured."""
 
 
 @click.command()

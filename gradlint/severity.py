@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from gradlint.finding import Severity
-from gradlint.graph.model import ModelGraph, Node
+from gradlint.graph.model import Node
 from gradlint.graph.profile import LayerProfile, Profile
 from gradlint.notation import from_log10, number
 from gradlint.probe.experiment import Measurement
@@ -92,16 +92,15 @@ class BandOptions(RatioOptions, frozen=True):
 class PathHealth:
     """The three numbers of a path, predicted or measured.
 
-    `ratio` is log10 g; `uncertainty` its half-width in decades; `severity` None where all is inside the info
-    row; `known` False where nothing can be said. `ratio_severity` is that of g alone. `smallest`, `largest`:
-    (layer, log10 norm) of weight gradients. `reasons` say what is outside, in words, `grows` whether the first of
-    them is too large rather than too small. `spread`, `seeds` and
-    `outside` (decades by which the worst of the three lies beyond the info row) are of a measurement, and so are
-    `culprit` and `quantity`: the layer that the first reason names, and which field of its measurement.
+    `ratio` is log10 g; `severity` is None where all is inside the info row; `known` is False where nothing can be
+    said. `ratio_severity` is that of g alone. `smallest`, `largest`: (layer, log10 norm) of weight gradients.
+    `reasons` say what is outside, in words, `grows` whether the first of them is too large rather than too small.
+    `spread`, `seeds` and `outside` (decades by which the worst of the three lies beyond the info row) are of a
+    measurement, and so are `culprit` and `quantity`: the layer that the first reason names, and which field of its
+    measurement.
     """
 
     ratio: float | None = None
-    uncertainty: float = 0.0
     severity: Severity | None = None
     ratio_severity: Severity | None = None
     known: bool = False
@@ -170,7 +169,6 @@ def _predicted(profile: Profile, layers: Sequence[Node], algorithm: str | None, 
     norms = [(x.name, x.weight_gradient) for x in found if x.weight_gradient is not None and not x.zero_gated]
     return PathHealth(
         ratio=ratio,
-        uncertainty=uncertainty,
         severity=worse(*classes),
         ratio_severity=ratio_severity,
         known=ratio is not None or bool(norms),
@@ -303,7 +301,7 @@ def consequence(severity: Severity | None, *, explodes: bool = False) -> str:
             return ""
 
 
-def layer_flags(graph: ModelGraph, profile: Profile, layers: Sequence[Node]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def layer_flags(profile: Profile, layers: Sequence[Node]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names of the layers whose weight feeds a normalisation, and of those on a branch that starts at zero."""
     by_node = {layer.node: layer for layer in profile.layers}
     found = [by_node[n.id] for n in layers if n.id in by_node]

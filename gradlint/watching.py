@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from gradlint.exit_code import WRONG
+
 REFUSED = {
     "apply_fixes": "--fix",
     "show_diff": "--diff",
@@ -30,8 +32,6 @@ UNWATCHED = frozenset({".git", ".venv", "venv", "__pycache__", "node_modules", "
 
 TICK = 250
 """Milliseconds after which a watch without a change says that it is on."""
-
-WRONG = 2
 
 
 def watched(options: dict[str, Any], run: Callable[..., int]) -> int:

@@ -66,8 +66,6 @@ class Execution:
         sys.modules["__main__"] = module
         sys.argv = [self.sliced.path, *self.sliced.argv]
         self._scopes = {0: module.__dict__}
-        if self.sliced.prelude:
-            exec(compile(self.sliced.prelude, "<gradlint>", "exec"), module.__dict__)
         if self.sliced.steps:
             for step in self.sliced.steps:
                 self._take(step)

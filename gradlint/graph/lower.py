@@ -109,7 +109,6 @@ def _node(draft: Draft, axes: tuple[int | None, int | None], made_at: Mapping[st
         {k: v for k, v in draft.attributes.items() if k != "output"},
         draft.parameters,
         draft.path,
-        draft.class_name,
         feature,
         batch,
         draft.location,

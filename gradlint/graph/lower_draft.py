@@ -25,7 +25,6 @@ class Draft:
     attributes: dict[str, Any] = field(default_factory=dict)
     parameters: dict[str, str] = field(default_factory=dict)
     path: str = ""
-    class_name: str = ""
     shape: tuple[int | None, ...] | None = None
     dtype: str = ""
     floating: bool = True
@@ -60,7 +59,6 @@ def drafts_of(graph: fx.Graph) -> Drafts:
             dict(record.attributes),
             dict(record.parameters),
             record.path,
-            record.class_name,
             record.shape,
             record.dtype,
             record.floating,
@@ -271,7 +269,7 @@ def stop_gradients(drafts: Drafts) -> Drafts:
                 made[i] = fresh
                 name = f"{source.name}:no_grad"
                 table[fresh] = Draft(
-                    fresh, name, "reshape", "detach", [i], {}, {}, source.path, source.class_name, source.shape,
+                    fresh, name, "reshape", "detach", [i], {}, {}, source.path, source.shape,
                     source.dtype, True, source.location,
                 )  # fmt: skip
                 fresh += 1

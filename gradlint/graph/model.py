@@ -164,7 +164,7 @@ class Node:
     `id` is its index in `ModelGraph.nodes`; `inputs` are ids of earlier nodes (a `loop` node aside).
     `name` is unique: the module path ("net.0", "net.0#2" at its second call) or "act3", "add1" for a
     function. `module` is the module path of the innermost user-visible module that made the call ("" is the
-    root), `module_class` that module's class name. `shape` is the output's, batch first where known.
+    root). `shape` is the output's, batch first where known.
     `feature_axis` is the axis of `shape` that holds features (1 for NCHW, -1 for linear), `batch_axis` the
     axis of samples; None when unknown. `location` is the call in `forward`; `constructor` the line that
     made the module. `parameters` maps the role ("weight") to the parameter's name.
@@ -179,7 +179,6 @@ class Node:
     attributes: dict[str, Any] = field(default_factory=dict)
     parameters: dict[str, str] = field(default_factory=dict)
     module: str = ""
-    module_class: str = ""
     feature_axis: int | None = None
     batch_axis: int | None = 0
     location: Location | None = None

@@ -50,11 +50,10 @@ class Namer:
     def __init__(self, module: nn.Module) -> None:
         wrapped = wrapped_paths(module)
         self.paths = {id(m): clean_path(path, wrapped) for path, m in module.named_modules()}
-        self.classes = {self.paths[id(m)]: class_name(m) for m in module.modules()}
         self.parameters = {id(p): clean_path(path, wrapped) for path, p in module.named_parameters()}
         self._known = frozenset(self.parameters.values())
         self.buffers = {id(b): clean_path(path, wrapped) for path, b in module.named_buffers()}
-        self._taken = frozenset(self.paths.values())
+        self.taken = frozenset(self.paths.values())
         self._calls: Counter[str] = Counter()
 
     def path(self, module: nn.Module, parent: str) -> str:
@@ -90,5 +89,5 @@ class Namer:
         while True:
             self._calls[op] += 1
             name = f"{op}{self._calls[op]}"
-            if name not in self._taken:
+            if name not in self.taken:
                 return name

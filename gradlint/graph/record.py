@@ -44,7 +44,6 @@ class Record:
     attributes: dict[str, Any] = field(default_factory=dict)
     parameters: dict[str, str] = field(default_factory=dict)
     path: str = ""
-    class_name: str = ""
     operands: list[fx.Node] = field(default_factory=list)
     shape: tuple[int, ...] | None = None
     dtype: str = ""
@@ -98,7 +97,7 @@ class Recorder(OperationWalk):
             setattr(tensor, TAG, node)
 
     def _free(self, name: str) -> str:
-        return name if name not in self.namer.classes else f"{name} (input)"
+        return name if name not in self.namer.taken else f"{name} (input)"
 
     def passed_on(self, given: Any, received: Any) -> None:
         """What comes out of an engine's hooks has the producer of what went in."""
@@ -186,7 +185,6 @@ class Recorder(OperationWalk):
             {**call.attributes, **mask_of(call)},
             call.parameters,
             call.path,
-            call.class_name,
             operands,
             tuple(result.shape),
             str(result.dtype).removeprefix("torch."),
@@ -211,7 +209,6 @@ class Recorder(OperationWalk):
                 "expand" if whole.op == "broadcast_tensors" else "getitem",
                 {"index": str(k), "output": k} if whole.op != "broadcast_tensors" else {},
                 path=whole.path,
-                class_name=whole.class_name,
                 operands=[whole.operands[k]] if whole.op == "broadcast_tensors" else [node],
                 shape=tuple(tensor.shape),
                 dtype=str(tensor.dtype).removeprefix("torch."),
@@ -231,7 +228,6 @@ class Recorder(OperationWalk):
             "unknown",
             "setitem",
             path=call.path,
-            class_name=call.class_name,
             operands=[before, node],
             shape=tuple(base.shape),
             dtype=str(base.dtype).removeprefix("torch."),

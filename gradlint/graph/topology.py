@@ -220,7 +220,7 @@ class Topology:
             for node in self.nodes
             if node.kind == "activation"
             and node.op in HIDDEN_SATURATING
-            and any(self._multiplies(node.id, merge, via) for merge, via in self._products(node.id))
+            and any(self._multiplies(merge, via) for merge, via in self._products(node.id))
         )
 
     def _products(self, start: int) -> Iterator[tuple[Node, int]]:
@@ -236,7 +236,7 @@ class Topology:
                     seen.add(c)
                     stack.append(c)
 
-    def _multiplies(self, gate: int, product: Node, via: int) -> bool:
+    def _multiplies(self, product: Node, via: int) -> bool:
         if product.kind != "mul" or product.op == "div":
             return False
         others = [i for i in product.inputs if i != via]
@@ -253,7 +253,7 @@ class Topology:
             for node in self.nodes
             if node.kind == "softmax" or (node.kind == "activation" and node.op in SMOOTH_GATES)
             for product, via in self._products(node.id)
-            if node.kind == "softmax" or self._multiplies(node.id, product, via)
+            if node.kind == "softmax" or self._multiplies(product, via)
         }
         for node in self.nodes:
             if node.op == "scaled_dot_product_attention" and len(node.inputs) >= 3:

@@ -94,7 +94,6 @@ def _record(node: fx.Node, namer: Namer, modules: dict[str, nn.Module], root: nn
             dict(found.attributes) if found else {},
             parameters,
             path,
-            type(leaf).__name__,
             operands[:3] if found and found.kind == "attention" else operands,
             location=_location(node),
         )

@@ -20,7 +20,7 @@ from gradlint.graph.kinds import (
     parameter_arguments,
     role,
 )
-from gradlint.graph.naming import Namer, class_name, is_sharded
+from gradlint.graph.naming import Namer, is_sharded
 from gradlint.graph.trace_custom import Faithful, plain_forward
 from gradlint.location import Location
 
@@ -33,8 +33,8 @@ class OperationCall:
     """One operation of a run.
 
     `name` is the same in every run of the model; `kind`, `op` and `attributes` are as in
-    `gradlint.graph.model`. `module` is the torch.nn leaf that is called, or None for a function; `path` and
-    `class_name` are the leaf's own path and class, or those of the module whose forward called the function.
+    `gradlint.graph.model`. `module` is the torch.nn leaf that is called, or None for a function; `path` is
+    the leaf's own, or that of the module whose forward called the function.
     `parameters` maps roles ("weight") to names of the module's parameters. `location` is the user's line, where
     the walk looks for it.
     """
@@ -48,7 +48,6 @@ class OperationCall:
     attributes: dict[str, Any] = field(default_factory=dict)
     module: nn.Module | None = None
     path: str = ""
-    class_name: str = ""
     parameters: dict[str, str] = field(default_factory=dict)
     location: Location | None = None
     inplace: bool = False
@@ -161,7 +160,6 @@ class OperationWalk(TorchFunctionMode):
             attributes=dict(kind.attributes),
             module=module,
             path=path,
-            class_name=class_name(module),
             parameters=self._parameters_of(module, path),
             location=user_location(self.root, 2) if self.locate else None,
             inplace=bool(getattr(module, "inplace", False)),
@@ -251,7 +249,6 @@ class OperationWalk(TorchFunctionMode):
             kwargs,
             attributes=dict(kind.attributes),
             path=self._paths[-1],
-            class_name=class_name(self._stack[-1]),
             parameters=parameters,
             location=user_location(self.root, 3) if self.locate else None,
             inplace=(name.endswith("_") and not name.endswith("__"))
@@ -326,7 +323,6 @@ class OperationWalk(TorchFunctionMode):
             args,
             kwargs,
             path=self._paths[-1],
-            class_name=class_name(self._stack[-1]),
             location=user_location(self.root, 3) if self.locate else None,
         )
         return self._run(call, original)

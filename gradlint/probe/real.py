@@ -19,7 +19,6 @@ from typing import Any
 from gradlint.graph.model import ModelGraph
 from gradlint.location import Location
 from gradlint.probe.experiment import Measurement
-from gradlint.probe.judging import classify_losses
 from gradlint.worker.wire import decode, encode
 
 OUTPUT_LIMIT = 4096
@@ -52,8 +51,7 @@ class Watched:
     `measurement` is the baseline on the script's batch (`batch` "real"), with the curve over the steps in `losses`
     and `gradient_norms` (before any clipping). `optimizer` is the class name, `learning_rates` those of its groups.
     `clipped` is True where the script clipped the gradient before the step; `calls` how often the model was called
-    for one step. `curve` says in a word how the losses went (see `classify_losses`). `loss_at` is the line that called
-    backward, `samples` how many samples the batch holds, over all ranks.
+    for one step. `loss_at` is the line that called backward, `samples` how many the batch holds, over all ranks.
     """
 
     graph: ModelGraph
@@ -65,7 +63,6 @@ class Watched:
     weight_decay: float = 0.0
     clipped: bool = False
     calls: int = 1
-    curve: str = "too short"
     loss_at: Location | None = None
     samples: int = 0
 
@@ -233,5 +230,4 @@ def _watched(key: int, lines: _Lines, steps: int) -> Watched:
         watched,
         measurement=measurement,
         clipped=watched.clipped or any(s.get("clipped") for s in taken),
-        curve=classify_losses(losses),
     )

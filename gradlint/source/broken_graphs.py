@@ -51,7 +51,7 @@ class BrokenGraphs:
             text = ("with torch.no_grad(): " if quiet else "") + ast.unparse(reached.cut)
             yield BrokenGraph("loss", text, location(scope.file, reached.cut), backward)
             return
-        for term in _terms(scope, loss, site):
+        for term in _terms(scope, loss):
             value = _cut_value(term)
             if value is not None and flow.of(value).made and not _has_own_backward(scope, value):
                 yield BrokenGraph("term", ast.unparse(term), location(scope.file, term), backward)
@@ -136,7 +136,7 @@ def _is_true(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant) and node.value is True
 
 
-def _terms(scope: Scope, loss: ast.expr, site: CallSite) -> Iterator[ast.expr]:
+def _terms(scope: Scope, loss: ast.expr) -> Iterator[ast.expr]:
     """The terms of the sum that a loss is, through its variable."""
     expressions = [loss]
     if isinstance(loss, ast.Name):

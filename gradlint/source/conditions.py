@@ -72,8 +72,8 @@ class Conditions(Evaluation):
             if len(lefts) != 1 or None in lefts:
                 return None
             return lefts.pop() is isinstance(op, ast.Is)
-        lefts_plain = self.plains(self.evaluate(node.left, scope, frame), scope, frame)
-        rights_plain = self.plains(self.evaluate(right, scope, frame), scope, frame)
+        lefts_plain = self.plains(self.evaluate(node.left, scope, frame))
+        rights_plain = self.plains(self.evaluate(right, scope, frame))
         if lefts_plain is None or rights_plain is None:
             return None
         try:
@@ -82,7 +82,7 @@ class Conditions(Evaluation):
             return None
         return truths.pop() if len(truths) == 1 else None
 
-    def plains(self, things: Things, scope: Scope, frame: Frame | None) -> list[object] | None:
+    def plains(self, things: Things) -> list[object] | None:
         """The plain Python values of things, containers of plain values included; None if one is not plain."""
         found = []
         for thing in things:

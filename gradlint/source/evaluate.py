@@ -55,7 +55,7 @@ class Evaluator(Passing):
                 return (Items(node, scope, frame),)
             case ast.BinOp(left=left, op=operator, right=right):
                 return self._combine(
-                    lambda a, b: arithmetic.binary(operator, a, b), node, [left, right], scope, frame
+                    lambda a, b: arithmetic.binary(operator, a, b), [left, right], scope, frame
                 ) or self._concatenation(node, scope, frame)
             case ast.UnaryOp(op=sign, operand=operand):
                 if isinstance(sign, ast.Not):
@@ -63,7 +63,7 @@ class Evaluator(Passing):
                     return (
                         Unknown("its condition is not known") if truth is None else self.plain(not truth, node, scope),
                     )
-                return self._combine(lambda a: arithmetic.unary(sign, a), node, [operand], scope, frame) or (
+                return self._combine(lambda a: arithmetic.unary(sign, a), [operand], scope, frame) or (
                     Unknown("it is computed at run time"),
                 )
             case ast.IfExp(test=test, body=body, orelse=orelse):
@@ -81,7 +81,7 @@ class Evaluator(Passing):
                 return (Unknown("it is decided at run time") if truth is None else self.plain(truth, node, scope),)
             case ast.JoinedStr():
                 parts = [p.value if isinstance(p, ast.FormattedValue) else p for p in node.values]
-                return self._combine(arithmetic.joined, node, parts, scope, frame) or (
+                return self._combine(arithmetic.joined, parts, scope, frame) or (
                     Unknown("the text is put together at run time"),
                 )
             case ast.Lambda():
@@ -94,7 +94,6 @@ class Evaluator(Passing):
     def _combine(
         self,
         function: Callable[..., object],
-        node: ast.expr,
         operands: list[ast.expr],
         scope: Scope,
         frame: Frame | None,

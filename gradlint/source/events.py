@@ -114,7 +114,7 @@ class Events:
             if not targets and isinstance(site.node.func, ast.Attribute):
                 targets = self.evaluator.ask(site.node.func.value, site.scope, frame)
             return [Event("clip", site, path, frame, targets, how, inlined=inlined)]
-        return self._inline(site, name, frame, path, depth)
+        return self._inline(site, frame, path, depth)
 
     def _known(self, site: CallSite, name: str, frame: Frame | None, path: Path, inlined: bool) -> Event | None:
         node = site.node
@@ -181,7 +181,7 @@ class Events:
     def _is_project_method(self, site: CallSite, frame: Frame | None) -> bool:
         return any(isinstance(t, FunctionThing) for t in self.evaluator.ask(site.node.func, site.scope, frame))
 
-    def _inline(self, site: CallSite, name: str, frame: Frame | None, path: Path, depth: int) -> list[Event]:
+    def _inline(self, site: CallSite, frame: Frame | None, path: Path, depth: int) -> list[Event]:
         if depth >= MAX_DEPTH:
             return []
         found: list[Event] = []

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gradlint.source.frozen import call_is_under_no_grad
-from gradlint.source.index import Binding, CallSite, Path, Scope, dotted, position_of
+from gradlint.source.index import Binding, CallSite, Scope, dotted, position_of
 from gradlint.source.models import Models
 from gradlint.source.reaching import reaching
 from gradlint.source.things import ClassThing, External, FunctionThing, Instance, Thing, Things, Unknown, external_name
@@ -124,7 +124,7 @@ class GradientFlow:
 
     def _bound(self, name: str, bindings: list[Binding], at: tuple[int, int], depth: int) -> Flow:
         path = self.scope.path_around(at, bindings)
-        found = [self._binding(b, path, depth) for b, _ in reaching(bindings, at, path)]
+        found = [self._binding(b, depth) for b, _ in reaching(bindings, at, path)]
         later = [b for b in bindings if b.position > at and any(p.kind == "loop" and p in path for p in b.path)]
         if later and not found:
             return LIVE
@@ -138,7 +138,7 @@ class GradientFlow:
         ]
         return _together([*found, *appended]) if found else LIVE
 
-    def _binding(self, binding: Binding, path: Path, depth: int) -> Flow:
+    def _binding(self, binding: Binding, depth: int) -> Flow:
         value = binding.value
         match binding.kind:
             case "assign" if value is not None:

@@ -8,7 +8,7 @@ import re
 from gradlint.source import arithmetic
 from gradlint.source.evaluate import Evaluator
 from gradlint.source.groups import Groups
-from gradlint.source.index import location
+from gradlint.source.index import Scope, location
 from gradlint.source.models import Models, variable_of
 from gradlint.source.resolve import resolve
 from gradlint.source.script import Optimizer, ParameterGroup, Schedule
@@ -133,10 +133,7 @@ class Optimizers:
         found: list[Instance] = []
         for thing in things:
             if isinstance(thing, Instance) and self.algorithm(thing) is not None:
-                if (external_name(thing.cls) or "").endswith("DistributedOptimizer") and thing.call and thing.call.args:
-                    found.append(thing)
-                else:
-                    found.append(thing)
+                found.append(thing)
                 continue
             if depth > 4:
                 continue
@@ -262,18 +259,14 @@ class Optimizers:
                 )
                 if first is None:
                     continue
-                callee = " ".join(external_name(t) or "" for t in self.evaluator.ask(site.node.func, site.scope))
                 roots = self.roots(self.evaluator.ask(first, site.scope))
                 if name == "get_scheduler" and len(site.node.args) > 1 and not roots:
                     roots = self.roots(self.evaluator.ask(site.node.args[1], site.scope))
                 if root.key in {r.key for r in roots} and not self.evaluator.dead(site.path, site.scope):
-                    found.append(self._schedule(site.node, site.scope, name, callee))
+                    found.append(self._schedule(site.node, site.scope, name))
         return found
 
-    def _schedule(self, call: ast.Call, scope: object, name: str, callee: str) -> Schedule:
-        from gradlint.source.index import Scope
-
-        assert isinstance(scope, Scope)
+    def _schedule(self, call: ast.Call, scope: Scope, name: str) -> Schedule:
         where = location(scope.file, call)
         keywords = {k.arg: k.value for k in call.keywords if k.arg}
         if name in {"OneCycleLR", "CyclicLR"}:

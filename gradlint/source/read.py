@@ -67,7 +67,7 @@ class _Reading:
         index = self.evaluator.index(self.file)
         steps = self._own_steps(index)
         for other in self._called_files(index):
-            steps += [s for s in self._own_steps(other) if self._is_reached(s, index, other)]
+            steps += [s for s in self._own_steps(other) if _is_reached(s, index)]
         steps = list({s.optimizer_step: s for s in reversed(steps)}.values())[::-1]
         models = self.models.constructed_in(index)
         models += [m for s in steps for m in s.models]
@@ -158,12 +158,6 @@ class _Reading:
                 if other is not None:
                     yield other
 
-    def _is_reached(self, step: TrainingStep, index: FileIndex, other: FileIndex) -> bool:
-        """Whether the file names the function or class that a step of another file stands in."""
-        names = step.function.split(".")
-        words = {w for s in index.scopes for w in s.words}
-        return bool(step.function) and any(n in words for n in names)
-
     def _skipped(self, index: FileIndex, models: list[Model]) -> list[Skipped]:
         made = {c for m in models for c in m.classes}
         found = []
@@ -187,3 +181,10 @@ def _is_used(optimizer: Optimizer, index: FileIndex) -> bool:
     name = optimizer.name.rpartition(".")[2]
     assigned = any(optimizer.name in s.bindings or optimizer.name in s.stores for s in index.scopes)
     return not assigned or any(name in s.words for s in index.scopes)
+
+
+def _is_reached(step: TrainingStep, index: FileIndex) -> bool:
+    """Whether the file names the function or class that a step of another file stands in."""
+    names = step.function.split(".")
+    words = {w for s in index.scopes for w in s.words}
+    return bool(step.function) and any(n in words for n in names)

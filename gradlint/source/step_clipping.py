@@ -63,7 +63,7 @@ class StepClippings:
             if clipping.conditional and cover([e for _, e in enabled], target.path):
                 clipping = replace(clipping, conditional=False)
             return clipping, scaled
-        other = self._elsewhere(scope, target, optimizer)
+        other = self._elsewhere(target, optimizer)
         if other is not None:
             return other, misplaced
         return (found[0][0] if found else None), misplaced or scaled
@@ -101,7 +101,7 @@ class StepClippings:
         names = {m.name.rpartition(".")[2] for m in models} | {c for m in models for c in m.classes}
         return any(t in models or t.name.rpartition(".")[2] in names or set(t.classes) & names for t in targets)
 
-    def _elsewhere(self, scope: Scope, target: Event, optimizer: Optimizer | None) -> Clipping | None:
+    def _elsewhere(self, target: Event, optimizer: Optimizer | None) -> Clipping | None:
         """Gradient hooks, and engines and optimizers that bound the gradient themselves."""
         if target.framework == "deepspeed" and (own := engine_clipping(self.evaluator, target.site.scope)) is not None:
             return own

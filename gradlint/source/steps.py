@@ -96,9 +96,9 @@ class Steps:
         if not models:
             models = called
         if not models:
-            models = self._nearby(scope, event)
+            models = self._nearby(event)
             notes = ("which model is trained here is not known; these are the ones in reach",) if models else ()
-        optimizer = self._merged(optimizers, event, models)
+        optimizer = self._merged(optimizers)
         clipping, misplaced = self.clippings.of(events, backward, i, models, optimizer, scope)
         text = self._text(source, event)
         frameworks = [e.framework for e in (event, source) if e.framework not in {"plain", "scaler"}]
@@ -125,7 +125,7 @@ class Steps:
             notes=notes,
         )
 
-    def _merged(self, optimizers: list[Optimizer], event: Event, models: tuple[Model, ...]) -> Optimizer | None:
+    def _merged(self, optimizers: list[Optimizer]) -> Optimizer | None:
         """The optimizer of a step; candidates of a dispatch merge into one with several algorithms."""
         if not optimizers:
             return None
@@ -171,7 +171,7 @@ class Steps:
                 return receiver if function.name in {"forward", "loss", "compute_loss", "training_step"} else None
         return None
 
-    def _nearby(self, scope: Scope, event: Event) -> tuple[Model, ...]:
+    def _nearby(self, event: Event) -> tuple[Model, ...]:
         """Where the model is a parameter that nobody in reach passes: what the file makes, or defines."""
         index = self.evaluator.index(event.site.scope.file)
         made = self.models.constructed_in(index)

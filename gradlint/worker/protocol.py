@@ -53,8 +53,8 @@ class Slice:
     `path` is the file, `root` the project root (goes on `sys.path`), `text` the file's text (notebooks: all
     code cells as one module), `keep` the line spans (first, last; 1-based, inclusive) of the statements to run,
     in order, nested ones inside the functions that hold them kept whole. `target` is a Python expression that
-    is evaluated last, in the sliced module's namespace, and yields the model ("net", "build(args)"). `prelude` is
-    source that is run first (argument values, `sys.argv`). `placeholders` name what had to be invented.
+    is evaluated last, in the sliced module's namespace, and yields the model ("net", "build(args)"). `argv` are the
+    arguments in `sys.argv`. `placeholders` name what had to be invented.
     `steps` says precisely what to run; without steps the top-level statements inside the `keep` spans run, and
     without either the whole text, as an import would. `scope` is the scope in which `target` is evaluated.
     `models` names the variables that hold the model, whose device moves and wrappers are skipped.
@@ -65,7 +65,6 @@ class Slice:
     text: str
     target: str
     keep: tuple[tuple[int, int], ...] = ()
-    prelude: str = ""
     argv: tuple[str, ...] = ()
     placeholders: tuple[str, ...] = ()
     name: str = ""

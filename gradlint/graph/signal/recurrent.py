@@ -36,7 +36,7 @@ _DECADE = math.log(10.0)
 
 @dataclass
 class Layer:
-    """One layer (both directions alike) at its steps: fan of inputs and hidden units, variances of the weights,
+    """One layer (both directions alike) at its steps: fan of inputs and hidden units, variance of the input weights,
     `q_h` the settled second moment, `gate` the factor from ∂L/∂h (or ∂L/∂c) of a step to Σ over gates of ∂L/∂z,
     `enter` the factor from ∂L/∂h to the state that is carried. Of a step's factor on the squared gradient,
     `keep` goes through the cell, `recur` through the recurrent weights with a slope that stays, `stray` is what
@@ -45,7 +45,6 @@ class Layer:
     n_x: float
     n_h: float
     v_ih: float
-    v_hh: float
     q_h: float
     keep: float
     recur: float
@@ -165,7 +164,7 @@ def _layer(site: Site, depth: int, x: Signal, hidden: float, steps: int) -> Laye
         z = Signal(log(q_z), 0.0, ds, dc, None, 0.0, 0.0, x.batch, x.positions, hidden)
         h, state, parts = cell(site, z, Entry(state, q_h, hidden * v_hh, recurrent, shift))
         before, q_h = q_h, math.exp(min(h.log_q, 600.0))
-        layer = Layer(n_x, hidden, v_ih, v_hh, q_h, parts.keep, parts.recur, parts.stray, parts.gate, parts.enter, x, h)
+        layer = Layer(n_x, hidden, v_ih, q_h, parts.keep, parts.recur, parts.stray, parts.gate, parts.enter, x, h)
         if abs(q_h - before) < _SETTLED * q_h:
             break
     if layer is None:

@@ -72,7 +72,7 @@ class Branches(Expressions):
             self.write(table, name, value if alike else merge([value, other], f"depends on `{site.text}`"))
         if self.writes:
             self.writes[-1] += log
-        return self._join(frame, before, after_a, jump_a, jump_b, site)
+        return self._join(frame, after_a, jump_a, jump_b, site)
 
     def _under(self, site: Site, holds: bool, block: list[ast.stmt], frame: Frame) -> Jump | None:
         """Run a block that runs only if the condition at a site is as in `holds`."""
@@ -114,9 +114,7 @@ class Branches(Expressions):
         log.clear()
         return list(written.values())
 
-    def _join(
-        self, frame: Frame, before: dict[str, Any], after_a: dict[str, Any], a: Jump | None, b: Jump | None, site: Site
-    ) -> Jump | None:
+    def _join(self, frame: Frame, after_a: dict[str, Any], a: Jump | None, b: Jump | None, site: Site) -> Jump | None:
         if a is not None and b is not None:
             if a.kind == "raise":
                 return b
@@ -188,7 +186,7 @@ class Branches(Expressions):
             j is not None and j.kind != "return" for j in (jump_a, jump_b)
         ):
             raise _undecided(site)
-        return self._join(frame, before, names_a, jump_a, jump_b, site)
+        return self._join(frame, names_a, jump_a, jump_b, site)
 
     def _run_match(self, node: Any, frame: Frame) -> Jump | None:
         subject = self.evaluate(node.subject, frame)

@@ -38,7 +38,7 @@ class GraphBuilder:
         self.aliases: dict[str, list[str]] = {}
         self.notes: list[str] = []
         self.judged: list[Tensor] = []
-        self.stack: list[tuple[str, str]] = []
+        self.stack: list[str] = []
         self._uses: dict[str, int] = {}
         self._array_nodes: dict[int, Tensor] = {}
         self._kept: list[Any] = []
@@ -98,9 +98,9 @@ class GraphBuilder:
             raise TooLargeError
         if module is not None:
             path = self.path_of(module, module.class_name.lower())
-            base, owner = path or module.class_name.lower(), module.class_name
+            base = path or module.class_name.lower()
         else:
-            path, owner = self.stack[-1] if self.stack else ("", "")
+            path = self.stack[-1] if self.stack else ""
             base = name or ("act" if kind == "activation" else op.lower())
             base += str(self._next(base)) if name is None else ""
         unique = self._unique(base) if module is not None or name is not None else base
@@ -117,7 +117,6 @@ class GraphBuilder:
             attributes={k: plain(v) for k, v in (attributes or {}).items() if is_plain(v)},
             parameters=names,
             module=path,
-            module_class=owner,
             feature_axis=feature_axis,
             location=site.location if site else None,
             constructor=module.site.location if module is not None else None,

@@ -123,7 +123,7 @@ class Containers(ModuleMembers):
                     level=value.level,
                 )
             case Module():
-                return self._module_item(value, key, site)
+                return self._module_item(value, key)
             case Frame() if isinstance(key, str):
                 return self._file_attribute(value, key)
             case Choice():
@@ -156,7 +156,7 @@ class Containers(ModuleMembers):
         except (KeyError, IndexError, TypeError):
             return Unknown("an element that is not there")
 
-    def _module_item(self, module: Module, key: Any, site: Site) -> Any:
+    def _module_item(self, module: Module, key: Any) -> Any:
         if isinstance(key, slice):
             if is_repeated(list(module.children.values())):
                 return module

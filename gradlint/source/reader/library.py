@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gradlint.source.project import Project, SourceFile
+from gradlint.source.project import SourceFile
 
 LIBRARY_PATH = "<torch.nn>"
 
@@ -156,6 +156,6 @@ class Transformer(nn.Module):
 _file = SourceFile(LIBRARY_PATH, TEXT, module="torch.nn.modules.transformer")
 
 
-def library(project: Project, name: str) -> SourceFile | None:
+def library(name: str) -> SourceFile | None:
     """The file that defines a composite torch.nn class, None for every other class."""
     return _file if name in NAMES else None

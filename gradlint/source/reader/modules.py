@@ -62,7 +62,7 @@ class Modules(Externals):
         self, name: str, args: list[Any], kwargs: dict[str, Any], site: Site, cls: UserClass | None = None
     ) -> Module:
         """An instance of torch.nn.NAME."""
-        found = library(self.project, name)
+        found = library(name)
         if found is not None and cls is None:
             target = self.in_file(self.file_frame(found), name)
             if isinstance(target, UserClass):
@@ -174,7 +174,7 @@ class Modules(Externals):
         if self.is_module_base(base):
             cls.is_module = True
             name = base.last if base.name.startswith("torch.nn.") else "Module"
-            source = library(self.project, name)
+            source = library(name)
             target = self.in_file(self.file_frame(source), name) if source is not None else None
             if isinstance(target, UserClass) and target is not cls:
                 cls.rebase(base, target)
@@ -230,7 +230,7 @@ class Modules(Externals):
         kept = self.outer_site
         if outside:
             self.outer_site = site
-        builder.stack.append((builder.path_of(module, module.class_name.lower()), module.class_name))
+        builder.stack.append(builder.path_of(module, module.class_name.lower()))
         self.building += 1
         try:
             return self.call_function(forward, args, kwargs, site, module)
