@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -342,11 +343,15 @@ def _gain(group: Sequence[_Suspect], remedy: _Remedy, graph: ModelGraph) -> Gain
 
 
 def _is_plain_xavier(law: InitLaw) -> bool:
-    """Whether a law is Xavier's with the gain of a linear layer."""
-    if not (law.scheme or "").startswith("xavier"):
-        return False
+    """Whether a law is Xavier's with the gain of a linear layer, by its name or by its variance, 2/(fan_in+fan_out)."""
+    named_so = (law.scheme or "").startswith("xavier")
     if law.std is not None and law.fan_in and law.fan_out:
-        return law.std**2 * (law.fan_in + law.fan_out) / 2 < PLAIN_GAIN_SQUARED
+        gain_squared = law.std**2 * (law.fan_in + law.fan_out) / 2
+        if named_so:
+            return gain_squared < PLAIN_GAIN_SQUARED
+        return law.origin == "explicit" and math.isclose(gain_squared, 1.0, rel_tol=1e-6)
+    if not named_so:
+        return False
     return law.gain_squared is not None and law.gain_squared < PLAIN_GAIN_SQUARED
 
 

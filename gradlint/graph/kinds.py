@@ -12,6 +12,7 @@ from gradlint.graph.kind_layers import LAYERS
 from gradlint.graph.kind_names import operation_name
 from gradlint.graph.kind_shapes import IDENTITIES, REDUCTIONS, RESHAPES, reduction, reshape_attributes
 from gradlint.graph.trace_leaves import Kind, base_kind, leaf_class, module_kind, plain, role
+from gradlint.graph.written_out import clamp
 
 __all__ = [
     "IDENTITIES",
@@ -99,7 +100,7 @@ def function_kind(op: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Ki
         for theirs, ours in (("min_val", "min"), ("max_val", "max")):
             if theirs in kwargs:
                 found[ours] = plain(kwargs[theirs])
-        return Kind("activation", "clamp" if op.startswith("clamp") else op, found)
+        return Kind("activation", *(clamp(found) if op.startswith("clamp") else (op, found)))
     if op in ARITHMETIC:
         return ARITHMETIC[op](args, kwargs)
     if op in LAYERS:

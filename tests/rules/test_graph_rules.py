@@ -125,6 +125,12 @@ def test_xavier_on_a_layer_that_narrows_is_still_the_wrong_pairing():
     assert "0.82" in finding.message
 
 
+def test_xavier_by_its_variance_is_the_same_wrong_pairing():
+    law = normal_law((2 / (64 + 32)) ** 0.5, 64, 32)
+    (finding,) = check(RectifierInit(), headed(Net().dense(1, "relu", law=law)))
+    assert "0.82" in finding.message
+
+
 def test_xavier_on_a_layer_that_widens_is_compared_with_fan_in():
     (finding,) = check(RectifierInit(), headed(Net(shape=(32, 4)).dense(1, "relu", law=xavier_law(4, 128))))
     assert "0.17" in finding.message

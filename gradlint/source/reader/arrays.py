@@ -109,7 +109,7 @@ class Arrays(Machine):
             a = bind("mean=0.0, std=1.0, size=None", args, kwargs)
             shape = sizes_of([a["size"]], {}) if a["size"] is not None else None
             return self.new_array(shape, laws.plain_law("normal", a["mean"], a["std"], shape, site.location), site)
-        if name in ("tensor", "as_tensor", "FloatTensor", "Tensor") and args:
+        if name in ("tensor", "as_tensor", "asarray", "from_numpy", "FloatTensor", "Tensor") and args:
             return self._of_data(args[0], site)
         if name == "cat" and args and isinstance(args[0], (list, tuple)) and args[0]:
             arrays = [a for a in args[0] if isinstance(a, Array)]

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from gradlint.graph.model import Node, Parameter
+from gradlint.graph.written_out import written_out
 from gradlint.source.reader.values import Array, Module, Site, Tensor, is_plain
 
 MAX_NODES = 6_000
@@ -162,6 +163,20 @@ class GraphBuilder:
             )
             for name, array in self.parameters.items()
         )
+
+
+def fuse_activations(nodes: list[Node]) -> list[Node]:
+    """The nodes with activations that are written out in arithmetic as single operations."""
+    table = {node.id: node for node in nodes}
+    for node in nodes:
+        found = written_out(node.id, table)
+        if found is not None:
+            op, attributes, operand = found
+            shape = node.shape or table[operand].shape
+            table[node.id] = replace(
+                node, kind="activation", op=op, attributes=attributes, inputs=(operand,), shape=shape
+            )
+    return list(table.values())
 
 
 def prune(nodes: list[Node], wanted: set[int]) -> list[Node]:

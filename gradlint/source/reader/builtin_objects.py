@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import builtins
 import copy
 from dataclasses import replace
 from typing import Any
 
 from gradlint.source.reader.builtin_sequences import BuiltinSequences
+from gradlint.source.reader.class_names import class_text
 from gradlint.source.reader.external_names import (
     PLAIN_CALLS,
     TYPES,
@@ -16,6 +18,7 @@ from gradlint.source.reader.values import (
     Array,
     Choice,
     External,
+    Frame,
     Function,
     Instance,
     Module,
@@ -27,6 +30,9 @@ from gradlint.source.reader.values import (
     is_plain,
     merge,
 )
+
+MAX_TEXT = 500
+"""Characters of the longest expression that `eval` is followed into."""
 
 
 class BuiltinObjects(BuiltinSequences):
@@ -134,18 +140,27 @@ class BuiltinObjects(BuiltinSequences):
         value = args[0] if args else None
         return dict(value.attributes) if isinstance(value, Instance) else Unknown("vars")
 
-    def _builtin_eval(self, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
-        import ast
+    def evaluate_text(self, args: list[Any], frame: Frame, site: Site) -> Any:
+        """eval(text), with the names of a frame."""
+        if not args or not isinstance(args[0], str) or len(args[0]) >= MAX_TEXT:
+            return Unknown("eval")
+        try:
+            tree = ast.parse(args[0].strip(), mode="eval")
+        except (SyntaxError, ValueError):
+            return Unknown("eval")
+        for node in ast.walk(tree.body):
+            ast.copy_location(node, site.node)
+        return self.evaluate(tree.body, frame)
 
-        if args and isinstance(args[0], str) and len(args[0]) < 500:
-            try:
-                tree = ast.parse(args[0].strip(), mode="eval")
-            except (SyntaxError, ValueError):
-                return Unknown("eval")
-            for node in ast.walk(tree.body):
-                ast.copy_location(node, site.node)
-            return self.evaluate(tree.body, self.file_frame(site.file))
-        return Unknown("eval")
+    def _builtin_eval(self, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
+        return self.evaluate_text(args, self.file_frame(site.file), site)
+
+    def _builtin_str(self, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
+        text = class_text(args[0]) if len(args) == 1 else None
+        if text is not None:
+            return text
+        known = all(is_plain(a) for a in (*args, *kwargs.values()))
+        return str(*args) if known and len(args) < 2 and not kwargs else Unknown("the value of `str(…)`")
 
     def _builtin_isfunction(self, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
         return bool(args) and isinstance(args[0], Function)

@@ -82,6 +82,8 @@ class Expressions(Comprehensions):
                 kwargs.update({k: v for k, v in value.items() if isinstance(k, str)})
         if isinstance(callee, External) and callee.name in ("globals", "locals", "vars") and not args:
             return frame.names
+        if isinstance(callee, External) and callee.name == "eval" and len(args) == 1:
+            return self.evaluate_text(args, frame, site)
         return self.call(callee, args, kwargs, site)
 
     def _owner(self, frame: Frame) -> UserClass | None:

@@ -229,10 +229,7 @@ class Members(Containers):
         in_place = name.endswith("_") and not name.startswith("_") and name not in ("requires_grad_",)
         plain = name.rstrip("_") if in_place else name
         result = self.operations.function(plain, [tensor, *args], kwargs, site)
-        if in_place and isinstance(result, Tensor):
-            tensor.node, tensor.shape = result.node, result.shape
-            return tensor
-        return result
+        return tensor.become(result) if in_place and isinstance(result, Tensor) else result
 
     def set_attribute(self, owner: Any, name: str, value: Any, site: Site) -> None:
         """owner.NAME = value."""

@@ -59,6 +59,8 @@ ACTIVATIONS = {
     "threshold": "threshold, value, inplace=False",
     "clamp": "min=None, max=None",
     "clip": "min=None, max=None",
+    "clamp_min": "min=None",
+    "clamp_max": "max=None",
     "softshrink": "lambd=0.5",
     "hardshrink": "lambd=0.5",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gradlint.graph.written_out import clamp
 from gradlint.source.reader.creation import CREATORS
 from gradlint.source.reader.layers import bind
 from gradlint.source.reader.operation_names import (
@@ -18,6 +19,8 @@ from gradlint.source.reader.operation_names import (
 from gradlint.source.reader.tensor_arithmetic import TensorArithmetic
 from gradlint.source.reader.values import Site, Unknown
 
+CLAMPS = frozenset(["clamp", "clip", "clamp_min", "clamp_max"])
+
 
 class Operations(TensorArithmetic):
     """Emits the nodes of one model into its builder."""
@@ -25,6 +28,9 @@ class Operations(TensorArithmetic):
     def function(self, name: str, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
         """Call torch.NAME, torch.nn.functional.NAME or tensor.NAME with a graph tensor among the arguments."""
         name = ALIASES.get(name, name)
+        in_place = kwargs.get("inplace") is True
+        if name.endswith("_") and name[:-1] in ACTIVATIONS:
+            name, in_place = name[:-1], True
         method = getattr(self, f"_do_{name}", None)
         if method is not None:
             return method(args, kwargs, site)
@@ -40,7 +46,10 @@ class Operations(TensorArithmetic):
             return self.unknown(name, args, kwargs, site)
         if name in ACTIVATIONS:
             attributes = bind(ACTIVATIONS[name], args[1:], kwargs)
-            return self.builder.emit("activation", {"clip": "clamp"}.get(name, name), [x], site, attributes, x.shape)
+            if name in CLAMPS:
+                name, attributes = clamp(attributes)
+            out = self.builder.emit("activation", name, [x], site, attributes, x.shape)
+            return x.become(out) if in_place else out
         if name in REDUCTIONS:
             return self._reduce(name, x, args[1:], kwargs, site)
         if name in RESHAPES:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gradlint.source.reader import laws, shapes
+from gradlint.source.reader.masking import passes_positive, slope_below_zero
 from gradlint.source.reader.rearrangement import Rearrangement
 from gradlint.source.reader.values import Site, Tensor, Unknown
 
@@ -29,6 +30,8 @@ class TensorArithmetic(Rearrangement):
         if x is None:
             return Unknown("arithmetic")
         n = laws.number(other)
+        if op == "mul" and passes_positive(site.node):
+            return self.builder.emit("activation", "relu", [x], site, {}, x.shape)
         if isinstance(other, Unknown) and other.tensor and op in ("mul", "add", "sub"):
             return self.builder.emit("reshape", "masked_fill", [x], site, {}, x.shape)
         if n is None and not (isinstance(other, Unknown) and other.numeric):
@@ -97,6 +100,10 @@ class TensorArithmetic(Rearrangement):
 
     def _do_where(self, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
         chosen = self.operands(args[1:3], site)
+        slope = slope_below_zero(site.node)
+        if slope is not None and chosen:
+            op, attributes = ("leaky_relu", {"negative_slope": slope}) if slope else ("relu", {})
+            return self.builder.emit("activation", op, chosen[:1], site, attributes, chosen[0].shape)
         if len(chosen) == 1:
             return self.builder.emit("reshape", "masked_fill", chosen, site, {}, chosen[0].shape)
         return self.unknown("where", args, kwargs, site)

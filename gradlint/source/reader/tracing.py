@@ -8,7 +8,7 @@ from typing import Any
 from gradlint.graph.model import WEIGHTED, ModelGraph
 from gradlint.location import Location
 from gradlint.source.reader.assumptions import MAX_ALTERNATIVES, MAX_READINGS, Assumptions, Question
-from gradlint.source.reader.building import MAX_NODES, GraphBuilder, TooLargeError, prune
+from gradlint.source.reader.building import MAX_NODES, GraphBuilder, TooLargeError, fuse_activations, prune
 from gradlint.source.reader.entrances import does_something, forward_of, methods_of, runs_alone, used_by, widest
 from gradlint.source.reader.machine import MAX_STEPS
 from gradlint.source.reader.operations import Operations
@@ -133,7 +133,7 @@ class Tracer:
             stopped = (root.site.location, root.opaque)
         if stopped is None and not complete:
             stopped = (root.site.location, "`forward` returns nothing that can be followed")
-        nodes = builder.nodes
+        nodes = fuse_activations(builder.nodes)
         if stopped is None:
             nodes = prune(nodes, {n.id for n in nodes if n.kind == "output"})
         else:  # Elements of a recurrent layer's output that nothing was seen to read.

@@ -132,6 +132,11 @@ class Tensor:
     node: int
     shape: tuple[int | None, ...] | None = None
 
+    def become(self, other: Tensor) -> Tensor:
+        """Take the place of another tensor, as after an operation in place."""
+        self.node, self.shape = other.node, other.shape
+        return self
+
 
 @dataclass(eq=False, slots=True)
 class Pieces:
