@@ -7,7 +7,7 @@ from typing import Any
 
 from gradlint.source.reader.assumptions import Pick
 from gradlint.source.reader.layers import LAYERS
-from gradlint.source.reader.library import LIBRARY_PATH
+from gradlint.source.reader.library import LIBRARY_PATHS
 from gradlint.source.reader.machine import MAX_DEPTH
 from gradlint.source.reader.members import Members
 from gradlint.source.reader.values import (
@@ -190,7 +190,7 @@ class Calls(Members):
         self._bind(function, args, kwargs, frame)
         if frame.receiver is None and function.owner is not None and args:
             frame.receiver = args[0]
-        outside = site.file.path != LIBRARY_PATH and frame.file.path == LIBRARY_PATH
+        outside = site.file.path not in LIBRARY_PATHS and frame.file.path in LIBRARY_PATHS
         kept_site, kept = self.outer_site, (self.uncertain, self.rounds)
         if outside:
             self.outer_site = site

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from gradlint.source.project import SourceFile
+from gradlint.source.reader.resnet_library import RESNET_PATH
 
 LIBRARY_PATH = "<torch.nn>"
+
+LIBRARY_PATHS = frozenset([LIBRARY_PATH, RESNET_PATH])
+"""Files that stand for what the user's code imports: their lines are told as the line of the user's that runs them."""
 
 NAMES = frozenset(
     ["TransformerEncoderLayer", "TransformerDecoderLayer", "TransformerEncoder", "TransformerDecoder", "Transformer"]

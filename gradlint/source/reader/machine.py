@@ -13,6 +13,7 @@ from gradlint.source.project import Project, SourceFile
 from gradlint.source.reader.assumptions import Assumptions
 from gradlint.source.reader.layers import CONTAINERS, LAYERS
 from gradlint.source.reader.operations import Operations
+from gradlint.source.reader.resnet_library import resnet_library
 from gradlint.source.reader.values import (
     External,
     Frame,
@@ -267,7 +268,13 @@ class Machine(ABC):
         inner = self.project.module(dotted, frame.file, level)
         if inner is not None:
             return self.file_frame(inner)
-        return Unknown(f"`{name}` is not in the project") if level else External(canonical(dotted))
+        return Unknown(f"`{name}` is not in the project") if level else self.outside(canonical(dotted))
+
+    def outside(self, name: str) -> Any:
+        """What a dotted name from outside the project means: what is written in the library, or only its name."""
+        source = resnet_library(name)
+        found = self.in_file(self.file_frame(source), name.rpartition(".")[2]) if source is not None else None
+        return External(name) if found is None else found
 
     def submodules(self, prefix: str, frame: Frame) -> list[str]:
         """The dotted names of the files that a partly known module name can mean."""

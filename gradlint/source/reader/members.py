@@ -98,7 +98,7 @@ class Members(Containers):
             file = self.project.module(dotted, site.file)
             if file is not None:
                 return self.file_frame(file)
-        return External(dotted)
+        return self.outside(dotted)
 
     def _class_attribute(self, cls: UserClass, name: str) -> Any:
         if name in ("__name__", "__qualname__"):

@@ -8,7 +8,7 @@ from typing import Any
 from gradlint.source.reader.entrances import forward_of
 from gradlint.source.reader.externals import Externals
 from gradlint.source.reader.layers import CONTAINERS, FAMILIES, LAYERS, bind, make_parameters
-from gradlint.source.reader.library import LIBRARY_PATH, library
+from gradlint.source.reader.library import LIBRARY_PATHS, library
 from gradlint.source.reader.values import (
     Array,
     Choice,
@@ -75,7 +75,7 @@ class Modules(Externals):
 
     def user_site(self, site: Site) -> Site:
         """The place in the user's code that a place in the bundled torch library stands for."""
-        return self.outer_site if site.file.path == LIBRARY_PATH and self.outer_site is not None else site
+        return self.outer_site if site.file.path in LIBRARY_PATHS and self.outer_site is not None else site
 
     def init_torch(self, module: Module, name: str, args: list[Any], kwargs: dict[str, Any], site: Site) -> None:
         """The constructor of a torch.nn class on a module that may be an instance of a project class."""
@@ -132,7 +132,7 @@ class Modules(Externals):
 
     def construct_module(self, cls: UserClass, args: list[Any], kwargs: dict[str, Any], site: Site) -> Module:
         """An instance of a project class that is an nn.Module."""
-        outside = site.file.path != LIBRARY_PATH
+        outside = site.file.path not in LIBRARY_PATHS
         kept = self.outer_site
         if outside:
             self.outer_site = site
@@ -226,7 +226,7 @@ class Modules(Externals):
         if forward is None:
             return self.call_torch_module(module, args, kwargs, self.graph_site(site))
         builder = self.operations.builder
-        outside = site.file.path != LIBRARY_PATH
+        outside = site.file.path not in LIBRARY_PATHS
         kept = self.outer_site
         if outside:
             self.outer_site = site
