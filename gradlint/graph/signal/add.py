@@ -15,6 +15,7 @@ from gradlint.graph.signal.moments import (
     NEVER,
     Gradient,
     Signal,
+    blended,
     log,
     rescaled,
 )
@@ -115,7 +116,7 @@ def _in_phase(repeated: _Repeated, *operands: Signal) -> Signal:
         dc=without(whole.dc, x.dc),
         de=None if whole.de is None and x.de is None else without(whole.same_position, x.same_position),
         parts=(),
-        lead=0.0,
+        lead=None,
     )
     if not u + v * k:
         return rescaled(rest, 2.0 * log(abs(v)))
@@ -205,7 +206,7 @@ def combined(a: Signal, b: Signal, factor: float, same: bool) -> Signal:
         wide.batch,
         wide.positions,
         wide.features,
-        lead=log((qa * math.exp(a.lead) + qb * math.exp(b.lead) + cross) / q) if a.lead or b.lead else 0.0,
+        lead=blended((qa / q, (qb + cross) / q), (a, b)),
     )
 
 
@@ -231,7 +232,8 @@ def narrowed(g: Gradient, wide: Signal, x: Signal, s: float, c: float) -> Gradie
     ratio = wide.batch / x.batch
     if ratio > 1.0:
         logs += math.log(ratio * max(1.0 + (ratio - 1.0) * (gc if ge is None else ge), 1e-3))
-    return replace(g, log_g=logs, s=gs, c=gc, e=ge, weights=None, lead=g.lead if x.positions == wide.positions else 0.0)
+    lead = g.lead if x.positions == wide.positions else None
+    return replace(g, log_g=logs, s=gs, c=gc, e=ge, weights=None, lead=lead)
 
 
 def affine(site: Site) -> tuple[float, float]:

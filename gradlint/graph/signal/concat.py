@@ -8,10 +8,11 @@ from dataclasses import replace
 from gradlint.graph.signal.moments import (
     NEVER,
     Gradient,
+    Lead,
     Signal,
     log,
     log_sum,
-    two_kinds,
+    without_lead,
 )
 from gradlint.graph.signal.transfer import (
     Site,
@@ -76,17 +77,22 @@ def cat(site: Site) -> Signal:
     flat = [replace(x, features=x.positions, parts=()) for x in site.inputs]
     whole = merged(tuple(flat), first)
     positions = sum(x.positions for x in site.inputs)
-    lead = first.log_q - whole.log_q if first.positions == 1.0 and whole.log_q != NEVER else 0.0
-    return replace(whole, parts=(), positions=positions, features=first.features, lead=lead)
+    out = replace(whole, parts=(), positions=positions, features=first.features, lead=None)
+    if first.positions != 1.0 or positions <= first.positions or whole.log_q == NEVER:
+        return out
+    # A class token has nothing in common with the others: they are (T − 1)(T − 2) of the T(T − 1) pairs.
+    lead = Lead(first.log_q - whole.log_q, positions, across=0.0)
+    behind = sum(x.positions * math.exp(x.log_q - whole.log_q) * x.s for x in site.inputs[1:]) / (positions - 1.0)
+    return replace(out, ds=1.0 - behind * (positions - 2.0) / positions, lead=lead)
 
 
 def cat_back(site: Site, gradient: Gradient) -> list[Gradient]:
     """Each operand gets its own part."""
     counts = site.memory.get("counts")
     if not counts and gradient.lead and site.inputs[0].positions == 1.0:
-        first, other = two_kinds(gradient.lead, site.output.positions)
-        lone = replace(gradient, parts=(), lead=0.0, log_g=gradient.log_g + log(first))
-        return [lone] + [replace(lone, log_g=gradient.log_g + log(other))] * (len(site.inputs) - 1)
+        first, other = gradient.lead.kinds
+        lone = replace(gradient, parts=(), lead=None, log_g=gradient.log_g + log(first))
+        return [lone] + [without_lead(gradient, log(other))] * (len(site.inputs) - 1)
     if not counts or not gradient.parts or len(gradient.parts) != sum(counts):
         return [replace(gradient, parts=())] * len(site.inputs)
     out, start = [], 0

@@ -21,7 +21,7 @@ def traded(x: Signal, positions: float, features: float) -> Signal:
     c = shared + (same - shared) / max(positions, 1.0)
     return replace(
         x, ds=1.0 - min(shared + x.f, 1.0), f=x.s - shared if x.positions > 1.0 else 0.0, dc=1.0 - c,
-        de=x.same_position, parts=(), positions=positions, features=features, lead=0.0,
+        de=x.same_position, parts=(), positions=positions, features=features, lead=None,
     )  # fmt: skip
 
 
@@ -30,7 +30,7 @@ def traded_back(g: Gradient, x: Signal) -> Gradient:
     p = x.positions
     same = g.c if g.e is None else g.e
     c = same * (1.0 + (p - 1.0) * max(g.f, 0.0)) / p
-    return replace(g, s=g.f if p > 1.0 else 0.0, f=g.s, c=c, e=same if p > 1.0 else None, parts=(), lead=0.0)
+    return replace(g, s=g.f if p > 1.0 else 0.0, f=g.s, c=c, e=same if p > 1.0 else None, parts=(), lead=None)
 
 
 def last_axis(site: Site) -> tuple[float, float] | None:

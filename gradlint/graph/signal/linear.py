@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from gradlint.graph.signal.fan import Fan, fan_of
 from gradlint.graph.signal.layout import last_axis, traded, traded_back
-from gradlint.graph.signal.moments import NEVER, Gradient, Signal, log, log_sum, mapped, two_kinds
+from gradlint.graph.signal.moments import NEVER, Gradient, Signal, log, log_sum, mapped
 from gradlint.graph.signal.transfer import Site, Transfer, bias_moments, weight_moments
 
 _BORDERED = 0.9
@@ -33,7 +33,7 @@ def forward(site: Site) -> Signal:
     together = log(meets * mean * mean * max(1.0 + (meets - 1.0) * (x.m * x.m + x.f), 0.0)) + x.log_q
     bias = log(bias_variance + bias_mean**2)
     log_q = log_sum(spread, together, bias)
-    lead = x.lead if site.node.kind == "linear" else 0.0
+    lead = x.lead if site.node.kind == "linear" else None
     out = replace(x, parts=(), f=0.0, features=fan.channels, positions=fan.p_out, lead=lead)
     if log_q == NEVER:
         return replace(out, log_q=NEVER, m=0.0, v=0.0)
@@ -88,7 +88,7 @@ def backward(site: Site, gradient: Gradient) -> list[Gradient]:
     log_g = gradient.log_g + log(fan.n_out * fan.taps_in * (variance + mean * mean))
     if site.memory["centred"]:
         log_g += math.log(1.0 - 1.0 / fan.fan_in)
-    lead = gradient.lead if site.node.kind == "linear" else 0.0
+    lead = gradient.lead if site.node.kind == "linear" else None
     onto = Gradient(log_g, share * gradient.s, c, gradient.v, last=gradient.last, e=e, lead=lead)
     return [traded_back(onto, site.inputs[0]) if site.memory["across"] else onto, *rest]
 
@@ -104,8 +104,8 @@ def weight(site: Site, gradient: Gradient) -> float:
     logs = math.log(fan.n_in * fan.channels * fan.links * x.batch)
     logs += math.log(coherence(x, gradient, steps, fan.fan_in))
     if x.lead and gradient.lead:
-        (first, other), (given, rest) = (two_kinds(t.lead, x.positions) for t in (x, gradient))
-        logs += log((first * given + (x.positions - 1.0) * other * rest) / x.positions)
+        (first, other), (given, rest), row = x.lead.kinds, gradient.lead.kinds, x.lead.row
+        logs += log((first * given + (row - 1.0) * other * rest) / row)
     law = site.law()
     per_unit = law.per_unit if law is not None else 1.0
     return logs + gradient.log_g + x.log_q + 2.0 * log(per_unit)

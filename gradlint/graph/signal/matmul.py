@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 
 from gradlint.graph.signal.attention import head_correlation, windows
+from gradlint.graph.signal.layout import feature_axis, traded, traded_back
 from gradlint.graph.signal.moments import (
     Gradient,
     Signal,
@@ -17,6 +18,9 @@ from gradlint.graph.signal.transfer import (
     extent,
     is_sized,
 )
+
+_STEPS = 16
+"""Operations between scores and what they weigh: dropout, biases, gates, talking heads."""
 
 
 def _contraction(site: Site) -> tuple[bool, float]:
@@ -58,9 +62,46 @@ def _rows(site: Site, unknown: float) -> float:
     return float(rows) if isinstance(rows, int) else unknown
 
 
+def _operands(site: Site) -> tuple[Signal, Signal]:
+    """Both factors, the first as it is read: along its last axis, by rows of one head.
+
+    What is transposed trades positions and features within each head. `s` is that of two rows of one head, as scores
+    have it already.
+    """
+    a, b = (replace(x, parts=()) for x in site.inputs[:2])
+    shape = site.graph.nodes[site.node.inputs[0]].shape
+    if _crosswise(site):
+        rows, length = _rows(site, 1.0), _contraction(site)[1]
+        within = replace(a, ds=1.0 - head_correlation(a, length))
+        return traded(within, max(a.positions / length, 1.0) * rows, length), b
+    if shape is None or not _is_scores(site.producers[0], shape):
+        a = replace(a, ds=1.0 - head_correlation(a, _rows(site, a.positions) * windows(site)))
+    return a, b
+
+
+def _crosswise(site: Site) -> bool:
+    """Whether the features of the first factor lie along its rows."""
+    source = site.graph.nodes[site.node.inputs[0]]
+    axis = feature_axis(source)
+    matmul = site.node.op in ("matmul", "bmm", "mm")
+    return matmul and axis is not None and source.shape is not None and axis == len(source.shape) - 2 > 0
+
+
+def _is_scores(site: Site | None, shape: tuple[int | None, ...]) -> bool:
+    """Whether a factor is made of scores, by steps of their own: noise, softmax, sums, a mixture of the heads."""
+    for _ in range(_STEPS):
+        if site is None or site.node.kind == "matmul":
+            return site is not None
+        mixes = site.node.kind == "linear" and site.attribute("in_features") in shape[1:-2]
+        if not mixes and site.node.kind not in ("softmax", "scale", "add", "mul", "dropout", "reshape", "activation"):
+            return False
+        site = max((p for p in site.producers if p is not None), key=lambda p: p.output.size, default=None)
+    return False
+
+
 def matmul(site: Site) -> Signal:
     """Σ_l a_l b_l: q′ = L·q_a·q_b·(1 + (L−1)r_a·r_b), r the correlation along the axis that is summed."""
-    a, b = (replace(x, parts=()) for x in site.inputs[:2])
+    a, b = _operands(site)
     over_features, length = _contraction(site)
     r_a = min(a.m * a.m + a.f, 1.0)
     r_b = min(b.m * b.m + b.f, 1.0) if over_features else head_correlation(b, length * windows(site))
@@ -73,7 +114,7 @@ def matmul(site: Site) -> Signal:
     if over_features:
         tokens = features
         count = windows(site)
-        s, f = head_correlation(a, _rows(site, tokens) * count), head_correlation(b, tokens * count)
+        s, f = a.s, head_correlation(b, tokens * count)
         return Signal(q, 0.0, 1.0 - s, 1.0 - a.c * b.c, None, f, a.v + b.v, a.batch, positions, features)
     s = (a.s + (length - 1.0) * r_b * r_a) / gain
     rows = min(_rows(site, length), positions)
@@ -88,34 +129,49 @@ def matmul(site: Site) -> Signal:
     return Signal(q, m, ds, dc, None, 0.0, a.v + b.v, a.batch, positions, features)
 
 
+def _turned_back(g: Gradient, x: Signal, length: float) -> Gradient:
+    """The gradient of a first factor `x` whose features lie along its rows, given that of the rows as they are read."""
+    heads = max(x.positions / length, 1.0)
+    rows = heads * x.features
+    within = min(g.s * (rows - 1.0) / max(x.features - 1.0, 1.0), 1.0)
+    back = traded_back(replace(g, s=within), x)
+    return replace(back, s=back.s * (length - 1.0) / max(x.positions - 1.0, 1.0), c=back.c / heads)
+
+
 def matmul_back(site: Site, gradient: Gradient) -> list[Gradient]:
-    """∂a = g·bᵀ, ∂b = aᵀ·g: sums over the other operand's free axis, with the correlations along it."""
-    a, b = (replace(x, parts=()) for x in site.inputs[:2])
+    """∂a = g·bᵀ, ∂b = aᵀ·g: sums over the other operand's free axis, with the correlations along it.
+
+    Two rows j of ∂b share r_a where they come from one row i of a, and m_a² where from two: Gs′ =
+    (r_a + (T − 1)Gs·m_a²)/(1 + (T − 1)Gs·s_a), which for a row of weights that sum to one is (1 − A)/((T − 1)A).
+    """
+    a, b = _operands(site)
     over_features, length = _contraction(site)
     n, t, count = site.output.features, _rows(site, 1.0), windows(site)
+    gs = min(gradient.s * max((site.output.positions - 1.0) / max(t * count - 1.0, 1.0), 1.0), 1.0)
     if over_features:
         along = head_correlation(b, n * count)
         to_a = max(1.0 + (n - 1.0) * gradient.f * along, 1e-9) if gradient.f else 1.0
         g_a = Gradient(
             gradient.log_g + b.log_q + math.log(n * to_a), gradient.s * along, 0.0, gradient.v, lead=gradient.lead
         )
-        bracket = max(1.0 + (t - 1.0) * gradient.s * head_correlation(a, t * count), 1e-9)
+        bracket = max(1.0 + (t - 1.0) * gs * a.s, 1e-9)
         return [g_a, Gradient(gradient.log_g + a.log_q + math.log(t * bracket), 0.0, 0.0, gradient.v)]
     g_a = Gradient(
         gradient.log_g + b.log_q + math.log(n),
-        0.0,
-        0.0,
+        gradient.s,
+        gradient.c * (1.0 - b.same_position),
         gradient.v,
         f=head_correlation(b, length * count),
         lead=gradient.lead,
     )
-    gs = min(gradient.s * max((site.output.positions - 1.0) / max(t * count - 1.0, 1.0), 1.0), 1.0)
     bracket = max(1.0 + (t - 1.0) * gs * a.s, 1e-9)
-    s_b = min(max((1.0 / length) * (1.0 + (t - 1.0) * gs) / (math.exp(a.log_q) * length * bracket), 0.0), 1.0)
+    s_b = min(max((a.m * a.m + a.f + (t - 1.0) * gs * a.m * a.m) / bracket, 0.0), 1.0)
     if b.positions > length:
         apart = min(t * a.m * a.m * max(gs, 0.0) / bracket, 1.0)
         s_b = ((length - 1.0) * s_b + length * (count - 1.0) * apart) / (b.positions - 1.0)
-    c_b = max(-1.0, min(gradient.c * t / max(math.exp(a.log_q) * length**2 * bracket, 1e-12), 1.0))
+    c_b = max(-1.0, min(gradient.c * t * a.c / bracket, 1.0))
+    if _crosswise(site):
+        g_a = _turned_back(g_a, site.inputs[0], length)
     return [g_a, Gradient(gradient.log_g + a.log_q + math.log(t * bracket), s_b, c_b, gradient.v)]
 
 

@@ -7,12 +7,33 @@ from one, so that a collapse to 1 − 1e-12 is still told from a collapse to 1.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 NEVER = -math.inf
 """Log of zero."""
+
+
+class Lead(NamedTuple):
+    """A class token: `excess` is ln of E[x²] at the first position of every `row` over the mean, `across` how much it
+    correlates with the others, in units of the correlation between two of those."""
+
+    excess: float
+    row: float
+    across: float = 1.0
+
+    @property
+    def kinds(self) -> tuple[float, float]:
+        """(energy at the first position, at each other one) in units of the mean."""
+        first = min(math.exp(self.excess), self.row)
+        return first, (self.row - first) / (self.row - 1.0) if self.row > 1.0 else 1.0
+
+    @property
+    def pairs(self) -> float:
+        """The mean product of two positions, in units of the correlation of two that are not the first."""
+        first, other = self.kinds
+        return (2.0 * self.across * math.sqrt(first * other) + (self.row - 2.0) * other) / self.row
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +45,7 @@ class Signal:
     position in two samples, None where it is no different. `f`: correlation between features of one token
     beyond m². `v`: variance of E[x²] between draws of the weights, relative to its square. `batch`,
     `positions`, `features`: N, P and n. `parts`: the tensors of a concatenation along the features, which a
-    norm per channel treats one by one. `lead`: ln of E[x²] at the first position (a class token) over the mean.
+    norm per channel treats one by one. `lead`: the energy of a class token, where it has one of its own.
     """
 
     log_q: float
@@ -38,7 +59,7 @@ class Signal:
     positions: float = 1.0
     features: float = 1.0
     parts: tuple[Signal, ...] = ()
-    lead: float = 0.0
+    lead: Lead | None = None
 
     @property
     def s(self) -> float:
@@ -94,8 +115,8 @@ class Gradient:
     are the gradients of a concatenation's tensors, where they differ. `f`: correlation between features.
     `last`: only the last position (time step) receives a gradient. `pull_s`, `pull_c`: correlations of g·z/σ
     between positions and samples, z the pre-activation: what the gradient of the layer that made z sums up
-    along its own weight vector. `weights`: where it stands on the draws of a residual stream. `lead`: ln of E[g²] at
-    the first position over the mean."""
+    along its own weight vector. `weights`: where it stands on the draws of a residual stream. `lead`: the energy at a
+    class token, where that is another one."""
 
     log_g: float
     s: float = 0.0
@@ -108,7 +129,7 @@ class Gradient:
     pull_c: float = 0.0
     e: float | None = None
     weights: Weights | None = field(default=None, compare=False)
-    lead: float = 0.0
+    lead: Lead | None = None
 
     @property
     def zero(self) -> bool:
@@ -203,7 +224,7 @@ def total(gradients: list[Gradient]) -> Gradient:
         if all(g.e is None for g in live)
         else sum(p * (g.c if g.e is None else g.e) for p, g in zip(part, live, strict=True)),
         weights=_mixed(part, live),
-        lead=log(sum(p * math.exp(g.lead) for p, g in zip(part, live, strict=True))),
+        lead=blended(part, live),
     )
 
 
@@ -227,10 +248,28 @@ def _mixed(part: list[float], live: list[Gradient]) -> Weights | None:
     return Weights(1.0, row("square", square), row("across", across), row("between", between))
 
 
-def two_kinds(lead: float, positions: float) -> tuple[float, float]:
-    """(energy at the first position, at each other one) in units of the mean."""
-    first = math.exp(lead)
-    return first, max((positions - first) / (positions - 1.0), 0.0) if positions > 1.0 else 1.0
+def without_lead(g: Gradient, log_share: float) -> Gradient:
+    """The gradient of the positions behind a class token, whose energy is `log_share` of the mean over all."""
+    if g.lead is None:
+        return replace(g, log_g=g.log_g + log_share)
+    s = max(-1.0, min(g.s / max(g.lead.pairs, 1e-12), 1.0))
+    return replace(g, log_g=g.log_g + log_share, s=s, parts=(), lead=None)
+
+
+def blended(shares: Sequence[float], terms: Sequence[Signal | Gradient]) -> Lead | None:
+    """The class token of a sum of independent terms, of which one without a class token is alike at all positions."""
+    row = next((x.lead.row for x in terms if x.lead is not None), None)
+    if row is None:
+        return None
+    first = rest = alike = s = 0.0
+    for p, x in zip(shares, terms, strict=True):
+        (own, other), pairs = (x.lead.kinds, x.lead.pairs) if x.lead else ((1.0, 1.0), 1.0)
+        first, rest, s = first + p * own, rest + p * other, s + p * x.s
+        alike += p * x.s / pairs * other if pairs > 0.0 else 0.0
+    if alike <= 0.0 or first <= 0.0 or rest <= 0.0:
+        return Lead(log(first), row)
+    across = (s * rest / alike * row - (row - 2.0) * rest) / (2.0 * math.sqrt(first * rest))
+    return Lead(log(first), row, max(0.0, min(across, 1.0)))
 
 
 def mapped(signal: Signal, gap: Callable[[float], float], **changes: Any) -> Signal:

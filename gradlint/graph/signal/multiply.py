@@ -11,7 +11,9 @@ from gradlint.graph.signal.elementwise import IDENTITY, Elementwise, elementwise
 from gradlint.graph.signal.moments import (
     NEVER,
     Gradient,
+    Lead,
     Signal,
+    log,
 )
 from gradlint.graph.signal.transfer import (
     Site,
@@ -43,8 +45,9 @@ def mul(site: Site) -> Signal:
         return x + y - x * y
 
     de = None if a.de is None and b.de is None else mix(a.same_position, b.same_position)
+    lead, level = _led(a, b)
     return Signal(
-        a.log_q + b.log_q,
+        a.log_q + b.log_q + level,
         a.m * b.m,
         mix(a.ds, b.ds),
         mix(a.dc, b.dc),
@@ -54,8 +57,17 @@ def mul(site: Site) -> Signal:
         wide.batch,
         wide.positions,
         max(a.features, b.features),
-        lead=a.lead + b.lead,
+        lead=lead,
     )
+
+
+def _led(a: Signal, b: Signal) -> tuple[Lead | None, float]:
+    """(the class token of a product, ln of what its factors' energies add to the product of their means)."""
+    if a.lead is None or b.lead is None:
+        return a.lead or b.lead, 0.0
+    (first, other), (times, rest), row = a.lead.kinds, b.lead.kinds, a.lead.row
+    mean = (first * times + (row - 1.0) * other * rest) / row
+    return (Lead(log(first * times / mean), row), math.log(mean)) if mean > 0.0 else (None, NEVER)
 
 
 def _fluctuation(a: Signal, b: Signal) -> float:

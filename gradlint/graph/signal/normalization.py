@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from gradlint.graph.signal.concat import joined, merged
 from gradlint.graph.signal.layout import last_axis, traded, traded_back
-from gradlint.graph.signal.moments import NEVER, Gradient, Signal, log, log_sum, mapped, two_kinds
+from gradlint.graph.signal.moments import NEVER, Gradient, Lead, Signal, log, log_sum, mapped
 from gradlint.graph.signal.transfer import GROWN_SCALE, UNCLAIMED, Site, Transfer, Unclaimed
 
 _LEAST = 1e-9
@@ -115,7 +115,7 @@ def _normalise(site: Site, x: Signal) -> Signal:
     if op == "normalize":
         return replace(x, log_q=-math.log(_spanned(site, x)), v=0.0)
     if op == "rms_norm":
-        return replace(x, log_q=x.log_q - log_sum(x.log_q, epsilon), v=0.0, lead=0.0)
+        return replace(x, log_q=x.log_q - log_sum(x.log_q, epsilon), v=0.0, lead=None)
     if op == "batch_norm":
         if not _training(site):
             return x
@@ -142,7 +142,7 @@ def _normalise(site: Site, x: Signal) -> Signal:
             (None if x.de is None else min(x.de / max(1.0 - shared, 1e-30), 2.0)),
         )
     return replace(
-        x, log_q=log_v - log_sum(log_v, epsilon), m=0.0, ds=within, dc=max(other, 0.0), de=same, f=0.0, v=0.0, lead=0.0
+        x, log_q=log_v - log_sum(log_v, epsilon), m=0.0, ds=within, dc=max(other, 0.0), de=same, f=0.0, v=0.0, lead=None
     )
 
 
@@ -199,17 +199,18 @@ def _unnormalise(site: Site, x: Signal, g: Gradient) -> Gradient:
 def _by_token(x: Signal, g: Gradient, floor: float) -> Gradient:
     """Each token is divided by its own scale: a class token that starts near zero receives the most. `floor`: ε over
     the mean variance and ε."""
-    p = x.positions
-    if p <= 1.0 or (not x.lead and not g.lead):
+    if x.lead is None:
         return g
-    (first, other), (given, rest) = two_kinds(x.lead, p), two_kinds(g.lead, p)
+    row = x.lead.row
+    (first, other), (given, rest) = x.lead.kinds, g.lead.kinds if g.lead else (1.0, 1.0)
     given /= max((1.0 - floor) * first + floor, 1e-30)
     rest /= max((1.0 - floor) * other + floor, 1e-30)
-    mean = (given + (p - 1.0) * rest) / p
+    mean = (given + (row - 1.0) * rest) / row
     if mean <= 0.0:
         return g
-    pairs = 2.0 * math.sqrt(given * rest) + (p - 2.0) * rest
-    return replace(g, log_g=g.log_g + math.log(mean), s=g.s * min(pairs / (p * mean), 1.0), lead=log(given / mean))
+    lead = Lead(log(given / mean), row, g.lead.across if g.lead else 1.0)
+    alike = g.s / max(g.lead.pairs, 1e-12) if g.lead else g.s
+    return replace(g, log_g=g.log_g + math.log(mean), s=min(alike, 1.0) * lead.pairs, lead=lead)
 
 
 def _unbatch(x: Signal, g: Gradient, epsilon: float) -> Gradient:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from gradlint.graph.signal.layout import feature_axis
 from gradlint.graph.signal.moments import (
     NEVER,
     Gradient,
+    Lead,
     Signal,
     log,
     mapped,
-    two_kinds,
+    without_lead,
 )
 from gradlint.graph.signal.transfer import (
     Site,
@@ -69,10 +71,25 @@ def reshape(site: Site) -> Signal:
     if op == "pad":
         inside = min(x.positions * x.features / (p * n), 1.0)
         out = mapped(x, lambda d: d + (1.0 - inside) * (1.0 - d), log_q=x.log_q + math.log(inside))
-        return replace(out, m=x.m * math.sqrt(inside), parts=(), positions=p, features=n)
+        row = _row_behind_zero(site)
+        lead = Lead(NEVER, row) if row else None
+        return replace(out, m=x.m * math.sqrt(inside), parts=(), positions=p, features=n, lead=lead)
     if op == "unfold":
         return replace(x, parts=(), positions=p, features=n)
     raise Unclaimed(op)
+
+
+def _row_behind_zero(site: Site) -> float:
+    """The length of a row in front of which a pad puts one position of zeros, 0 where it does something else."""
+    before, pad = site.graph.nodes[site.node.inputs[0]], site.attribute("pad")
+    if before.shape is None or site.node.shape is None or not isinstance(pad, (list, tuple)):
+        return 0.0
+    grown = [(i, n) for i, n in enumerate(site.node.shape) if n != before.shape[i]]
+    if len(grown) != 1 or grown[0][0] in (before.batch_axis, feature_axis(before)):
+        return 0.0
+    axis, size = grown[0]
+    place = 2 * (len(before.shape) - 1 - axis)
+    return float(size or 0.0) if list(pad[place : place + 2]) == [1, 0] else 0.0
 
 
 def _cut_up(site: Site) -> bool:
@@ -82,25 +99,51 @@ def _cut_up(site: Site) -> bool:
     return site.node.op in _PIECES and bool(users) and all(site.graph.nodes[i].op == "getitem" for i in users)
 
 
-def _place(site: Site, p: float) -> str:
-    """Whether a subscript picks the first position or all but the first."""
+def _place(site: Site) -> tuple[str, float]:
+    """(whether a subscript picks the first position of each row or all but the first, positions in a row)."""
+    producer = site.producers[0] if site.producers else None
+    if producer is None or producer.node.op in _PIECES or not producer.node.shape:
+        return "", 0.0
     if site.node.op == "select":
-        index = str(site.attribute("index"))
+        axis, index = site.attribute("dim", 0), str(site.attribute("index"))
     else:
         parts = [part.strip(" ()[]") for part in str(site.attribute("index", "")).split(",")]
-        index = next((part for part in parts if part not in (":", "...", "")), "")
-    if p == 1.0 and index in ("0", ":1", "0:1"):
-        return "first"
-    return "rest" if index[:1].isdigit() and index.endswith(":") else ""
+        axis = next((i for i, part in enumerate(parts) if part not in (":", "...", "")), 0)
+        index = parts[axis]
+        axis = axis - len(parts) if "..." in parts[:axis] else axis
+    shape = producer.node.shape
+    row = shape[axis] if isinstance(axis, int) and -len(shape) <= axis < len(shape) else None
+    if not row or axis % len(shape) in (producer.node.batch_axis, feature_axis(producer.node)):
+        return "", 0.0
+    if index in ("0", ":1", "0:1"):
+        return "first", float(row)
+    return ("rest" if index == "1:" else ""), float(row)
 
 
 def _by_place(site: Site, picked: Signal, x: Signal) -> Signal:
-    """A class token that is picked, or left out, takes its own energy with it."""
-    if not x.lead or picked.positions >= x.positions:
+    """A class token that is picked, or left out, takes its own energy with it; whole rows keep theirs."""
+    if x.lead is None or picked.positions >= x.positions:
         return picked
-    first, other = two_kinds(x.lead, x.positions)
-    share = {"first": first, "rest": other}.get(_place(site, picked.positions), 1.0)
-    return replace(picked, log_q=x.log_q + log(share), lead=0.0)
+    first, other = x.lead.kinds
+    place, row = _place(site)
+    if row and row != x.lead.row:
+        return replace(picked, lead=None)
+    if place == "first":
+        return replace(picked, log_q=x.log_q + log(first), lead=None)
+    if place == "rest":
+        s = max(-1.0, min(x.s / max(x.lead.pairs, 1e-12), 1.0))
+        return replace(picked, log_q=x.log_q + log(other), ds=1.0 - s, lead=None)
+    return replace(picked, lead=x.lead if picked.positions % x.lead.row == 0.0 else None)
+
+
+def _placed(site: Site, g: Gradient, x: Signal, y: Signal) -> Lead | None:
+    """Where in its rows the gradient of a tensor stands of which some positions were picked."""
+    match _place(site):
+        case "first", row:
+            return Lead(log(row), row)
+        case "rest", row:
+            return Lead(NEVER, row)
+    return g.lead if g.lead is not None and y.positions % g.lead.row == 0.0 else None
 
 
 def _to_samples(site: Site) -> bool:
@@ -172,16 +215,27 @@ def reshape_back(site: Site, gradient: Gradient) -> list[Gradient]:
             last = y.positions == 1.0 and _is_last(site.attribute("index"))
             e = gradient.pairs(y.positions)[0]
             g = replace(g, s=s, c=gradient.c * y.positions / x.positions, last=last, e=e)
-            g = replace(g, lead={"first": log(x.positions), "rest": NEVER}.get(_place(site, y.positions), 0.0))
+            g = replace(g, lead=_placed(site, gradient, x, y))
         return [g, *rest]
     if op == "pad":
-        return [replace(gradient, parts=()), *rest]
+        lead = gradient.lead
+        behind = lead is not None and lead.row == _row_behind_zero(site)
+        inner = without_lead(gradient, log(lead.kinds[1])) if lead is not None and behind else gradient
+        return [replace(inner, parts=(), lead=None), *rest]
     if y.size > x.size:
         k = y.positions / x.positions
         if k > 1.0:
-            bracket = max(1.0 + (k - 1.0) * gradient.s, 1e-6)
-            gradient = replace(gradient, log_g=gradient.log_g + math.log(k * bracket), parts=())
+            gradient = _gathered(gradient, x, k)
     return [replace(gradient, parts=()), *rest]
+
+
+def _gathered(g: Gradient, x: Signal, k: float) -> Gradient:
+    """The sum of the gradients of k copies: of two positions, or two samples, all k² pairs of copies are summed."""
+    bracket = max(1.0 + (k - 1.0) * g.s, 1e-6)
+    s, c = (max(-1.0, min(k * r / bracket, 1.0)) for r in (g.s, g.c))
+    return replace(
+        g, log_g=g.log_g + math.log(k * bracket), s=s if x.positions > 1.0 else 0.0, c=c, e=None, parts=(), lead=None
+    )
 
 
 def _is_last_state(site: Site) -> bool:
@@ -203,6 +257,8 @@ def _moved(site: Site, x: Signal) -> Signal:
     if p == x.positions and n == x.features:
         return replace(x, batch=batch)
     shared = min(x.m * x.m + x.f, 1.0)
+    if x.lead is not None and p % x.lead.row:
+        x = replace(x, lead=None)
     if p > x.positions and n < x.features:  # features become positions
         k = p / x.positions
         s = ((x.positions - 1.0) * x.s + (p - x.positions) * shared) / (p - 1.0)
@@ -244,6 +300,8 @@ def _flattened(site: Site, x: Signal) -> float:
 
 
 def _moved_back(g: Gradient, x: Signal, y: Signal) -> Gradient:
+    if g.lead is not None and x.positions % g.lead.row:
+        g = replace(g, lead=None)
     if x.positions == y.positions:
         return g if x.features == y.features else replace(g, parts=())
     if y.positions > x.positions:  # positions back into features

@@ -26,7 +26,73 @@ class UnequalPieces(nn.Module):
         return self.head((x + self.proj(F.relu(value) * context)).mean(1))
 
 
+class Conditional(nn.Module):
+    """Factorised attention of heads, with convolved values that a class token takes no part in (CoaT)."""
+
+    def __init__(self, width=24, side=3, heads=2):
+        super().__init__()
+        self.embed, self.norm = nn.Linear(32, width), nn.LayerNorm(width)
+        self.token = nn.Parameter(torch.zeros(1, 1, width))
+        nn.init.normal_(self.token, std=0.02)
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.conv = nn.Conv2d(width, width, 3, padding=1, groups=width)
+        self.last, self.head = nn.LayerNorm(width), nn.Linear(width, 10)
+        self.side, self.heads = side, heads
+
+    def forward(self, x):
+        n, width = x.shape[0], self.embed.out_features
+        x = torch.cat([self.token.expand(n, -1, -1), self.embed(x)], dim=1)
+        q, k, v = self.qkv(self.norm(x)).reshape(n, -1, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        image = v[:, :, 1:].transpose(-1, -2).reshape(n, width, self.side, self.side)
+        near = self.conv(image).reshape(n, self.heads, width // self.heads, -1).transpose(-1, -2)
+        near = F.pad(q[:, :, 1:] * near, (0, 0, 1, 0, 0, 0))
+        y = 0.3 * q @ (k.softmax(2).transpose(-1, -2) @ v) + near
+        x = x + self.proj(y.transpose(1, 2).reshape(n, -1, width))
+        y = self.last(x)
+        return self.head(y[:, 0] + 0.01 * y[:, 1:].mean(1))
+
+
+class LateToken(nn.Module):
+    """A class token that joins behind the blocks of the others, and alone is read (CaiT, ConViT, XCiT)."""
+
+    def __init__(self, width=32):
+        super().__init__()
+        self.embed = nn.Linear(32, width)
+        self.norms = nn.ModuleList([nn.LayerNorm(width) for _ in range(3)])
+        self.layers = nn.ModuleList([nn.Linear(width, width) for _ in range(3)])
+        self.token = nn.Parameter(torch.zeros(1, 1, width))
+        nn.init.normal_(self.token, std=0.02)
+        self.norm, self.qkv, self.proj = nn.LayerNorm(width), nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.last, self.head = nn.LayerNorm(width), nn.Linear(width, 10)
+
+    def forward(self, x):
+        x = self.embed(x)
+        for norm, layer in zip(self.norms, self.layers, strict=True):
+            x = x + layer(F.gelu(norm(x)))
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], dim=1)
+        q, k, v = self.qkv(self.norm(x)).chunk(3, dim=-1)
+        x = x + self.proj(F.scaled_dot_product_attention(q, k, v))
+        return self.head(self.last(x)[:, 0])
+
+
+class SharedQueries(nn.Module):
+    """One image's queries, alike and repeated for each of its windows (GC-ViT), meet values that hardly are."""
+
+    def __init__(self, width=24):
+        super().__init__()
+        self.ask, self.value, self.head = nn.Linear(32, width), nn.Linear(32, width), nn.Linear(width, 10)
+
+    def forward(self, x):
+        common = x.mean(1, keepdim=True) * x.shape[1] ** 0.5
+        windows = self.value(x + 0.25 * common).reshape(-1, 16, 24)
+        queries = self.ask(x[:, :16] + 6.0 * common).repeat_interleave(windows.shape[0] // x.shape[0], dim=0)
+        return self.head((queries * windows).reshape(x.shape[0], -1, 24).mean(1))
+
+
 CASES = {
+    "convolved values": (Conditional, (16, 9, 32), 0.2),
+    "late class token": (LateToken, (16, 14, 32), 0.15),
+    "repeated queries": (SharedQueries, (16, 128, 32), 0.15),
     "unequal pieces": (UnequalPieces, (16, 12, 32), 0.2),
 }
 
