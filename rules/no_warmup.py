@@ -76,24 +76,37 @@ import torch
 from torch import nn
 
 
-class Classifier(nn.Module):
-    def __init__(self):
+class Block(nn.Module):
+    def __init__(self, width, heads):
         super().__init__()
-        layer = nn.TransformerEncoderLayer(64, 4, 128, batch_first=True)
-        self.encoder = nn.TransformerEncoder(layer, num_layers=4)
-        self.head = nn.Linear(64, 5)
+        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.norm1 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.norm2 = nn.LayerNorm(width)
 
     def forward(self, x):
-        return self.head(self.encoder(x).mean(dim=1))
+        x = self.norm1(x + self.attention(x, x, x)[0])
+        return self.norm2(x + self.mlp(x))
 
 
-model = Classifier()
-optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+class Tagger(nn.Module):
+    def __init__(self, tokens, tags, width=64, heads=4, layers=4):
+        super().__init__()
+        self.embedding = nn.Embedding(tokens, width)
+        self.blocks = nn.Sequential(*[Block(width, heads) for _ in range(layers)])
+        self.head = nn.Linear(width, tags)
+
+    def forward(self, x):
+        return self.head(self.blocks(self.embedding(x)))
+
+
+tagger = Tagger(tokens=500, tags=9)
+optimizer = torch.optim.AdamW(tagger.parameters(), lr=2e-3)
 criterion = nn.CrossEntropyLoss()
 for _ in range(100):
-    x, y = torch.randn(16, 12, 64), torch.randint(0, 5, (16,))
+    words, tags = torch.randint(0, 500, (16, 12)), torch.randint(0, 9, (16, 12))
     optimizer.zero_grad()
-    criterion(model(x), y).backward()
+    criterion(tagger(words).flatten(0, 1), tags.flatten()).backward()
     optimizer.step()
 """
     GOOD = BAD.replace(
