@@ -8,7 +8,9 @@ from gradlint import claims
 from gradlint.finding import Finding, Severity
 from gradlint.graph.model import ModelGraph
 from gradlint.graph.profile import Profile
+from gradlint.hints import LOSS_KINDS
 from gradlint.rule import Context, Rule
+from gradlint.source.script import Model, Script
 
 DOUBLED = {
     ("softmax", "cross_entropy"): ("`softmax`", "`CrossEntropyLoss`", "a second softmax"),
@@ -20,8 +22,11 @@ DOUBLED = {
 class DoubleSoftmax(Rule):
     """
     ## What it does
-    Looks for a model that ends in softmax or log-softmax and is trained with CrossEntropyLoss, or in sigmoid with
-    BCEWithLogitsLoss. Only where the model has a single output and the script a single kind of loss.
+    Looks for a CrossEntropyLoss that is given the output of a softmax or log-softmax, and a BCEWithLogitsLoss that is
+    given that of a sigmoid, whether it stands in the model or in the training step. What the loss reads is followed
+    through variables, tuples, dicts, attributes and calls: of a model with several outputs only the one that is read
+    counts. Where it cannot be followed, a model that ends so is reported if it has a single output, and the script a
+    single model and kind of loss.
 
     ## Why it hurts
     The loss applies a softmax of its own. Fed with probabilities it never sees values outside [0, 1]: over ten
@@ -72,7 +77,28 @@ for _ in range(100):
 """
     GOOD = BAD.replace(", nn.Softmax(dim=1)", "")
 
+    def check_script(self, script: Script) -> Iterator[Finding]:
+        told = set()
+        for read in script.reads:
+            doubled = DOUBLED.get((read.op, LOSS_KINDS[read.loss]))
+            if doubled is None or read.operation in told:
+                continue
+            told.add(read.operation)
+            ends, loss, again = doubled
+            yield self.finding(
+                read.operation,
+                f"{loss} reads the output of {ends} and applies {again}",
+                help=f"give the loss the input of {ends}",
+                severity=Severity.INFO if read.op == "log_softmax" else None,
+                related=claims.at(read.location, "the loss"),
+                model=_key(read.model) if read.model else None,
+                optimizer=_algorithm(script, read.model),
+                needs_probe=False,
+            )
+
     def check_graph(self, graph: ModelGraph, profile: Profile, context: Context) -> Iterator[Finding]:
+        if context.script is not None and context.script.reads:
+            return
         last = claims.output_of(graph)
         if last is None or not claims.one_loss(context):
             return
@@ -92,3 +118,14 @@ for _ in range(100):
             confidence=graph.confidence,
             needs_probe=False,
         )
+
+
+def _key(model: Model) -> str:
+    """The model as findings on its graph name it."""
+    return f"{model.location.path}:{model.classes[0].rpartition('.')[2] if model.classes else model.name}"
+
+
+def _algorithm(script: Script, model: Model | None) -> str | None:
+    """The algorithm of the one optimizer that trains the model, or None."""
+    found = {o.algorithm for o in script.optimizers if model in o.models}
+    return found.pop() if len(found) == 1 else None

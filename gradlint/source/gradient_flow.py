@@ -79,7 +79,7 @@ class GradientFlow:
         self.scope = scope
         self._sites = {id(s.node): s for s in scope.calls}
         self._left = MAX_STEPS
-        self._filled = set(_filled(scope))
+        self._filled = set(filled(scope))
 
     def of(self, node: ast.expr, depth: int = 0) -> Flow:
         """The flow of an expression of this function."""
@@ -230,7 +230,7 @@ class GradientFlow:
         return bool(names) and len(names) == len(things) and all(re.match(r"torch\.nn\.\w+Loss$", n) for n in names)
 
 
-def _filled(scope: Scope) -> Iterator[str]:
+def filled(scope: Scope) -> Iterator[str]:
     """The variables whose elements are assigned: what is in them is not followed."""
     for node in ast.walk(scope.node):
         match node:

@@ -13,6 +13,7 @@ from gradlint.source.data import dataset_of, losses_of
 from gradlint.source.evaluate import Evaluator
 from gradlint.source.frameworks import Frameworks
 from gradlint.source.index import FileIndex, location
+from gradlint.source.loss_reads import LossReads
 from gradlint.source.models import Models
 from gradlint.source.optimizers import Optimizers
 from gradlint.source.project import Project, SourceFile, read_text
@@ -90,6 +91,7 @@ class _Reading:
             carried=tuple(CarriedStates(self.models).of(index)),
             broken=tuple(BrokenGraphs(self.models, self.trainable).of(index)),
             singular=tuple(Singularities(self.models).of(index)),
+            reads=tuple(LossReads(self.models).of(index)),
             dataset=dataset_of(self.evaluator, index),
             skipped=tuple(self._skipped(index, models)),
             files=tuple(self.evaluator.files),

@@ -279,6 +279,21 @@ class Singularity:
 
 
 @dataclass(frozen=True)
+class LossRead:
+    """What a training loss reads: the result of the operation `op` (in lower case) that stands at `operation`.
+
+    `loss` is the class or function of torch that is called at `location`; `model` the model whose output is read, None
+    where the operation stands outside of any.
+    """
+
+    loss: str
+    location: Location
+    op: str
+    operation: Location
+    model: Model | None = None
+
+
+@dataclass(frozen=True)
 class Skipped:
     """Something gradlint could not look into, and why, in one line.
 
@@ -310,6 +325,7 @@ class Script:
     carried: tuple[CarriedState, ...] = ()
     broken: tuple[BrokenGraph, ...] = ()
     singular: tuple[Singularity, ...] = ()
+    reads: tuple[LossRead, ...] = ()
     dataset: tuple[str, tuple[int, ...]] | None = None
     skipped: tuple[Skipped, ...] = ()
     files: tuple[str, ...] = ()

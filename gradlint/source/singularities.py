@@ -27,7 +27,7 @@ ROOTS = frozenset({"sqrt", "rsqrt"})
 _CANDIDATES = LOGARITHMS | ROOTS | {"pow", "float_power"}
 
 _TARGETS = re.compile(r"^(self|cls|y|y_true|targets?|labels?|gt\w*|masks?|t|eps\w*|alpha\w*|beta\w*|sigma\w*)$")
-_VIEWS = frozenset(
+VIEWS = frozenset(
     [
         *("squeeze", "unsqueeze", "view", "reshape", "flatten", "permute", "transpose", "contiguous", "t", "float"),
         *("gather", "select", "index_select", "expand", "repeat", "expand_as"),
@@ -187,7 +187,7 @@ def _resolved(node: ast.expr, scope: Scope) -> ast.expr:
     """What an expression is, behind views of it and through the one assignment of a variable."""
     for _ in range(12):
         match node:
-            case ast.Call(func=ast.Attribute(value=value, attr=attr)) if attr in _VIEWS and not _of_torch(value):
+            case ast.Call(func=ast.Attribute(value=value, attr=attr)) if attr in VIEWS and not _of_torch(value):
                 node = value
             case ast.Subscript(value=value):
                 node = value
@@ -244,7 +244,7 @@ def _root(node: ast.expr) -> str | None:
     """The variable that an expression is a view of."""
     while True:
         match node:
-            case ast.Call(func=ast.Attribute(value=value, attr=attr)) if attr in _VIEWS and not _of_torch(value):
+            case ast.Call(func=ast.Attribute(value=value, attr=attr)) if attr in VIEWS and not _of_torch(value):
                 node = value
             case ast.Subscript(value=value):
                 node = value
