@@ -71,7 +71,7 @@ class Attributes(Names):
             bindings, at, scope = current.stores.get(key), END, current
         if not bindings:
             return (), False
-        if scope.owner_class is not None and root == first_parameter(scope):
+        if scope.owner_class is not None and root == first_parameter(scope) and at == END:
             return (), False
         frame = self._frame_of(scope, frame)
         found = reaching(bindings, at, scope.path_around(at, bindings) if at != END else ())

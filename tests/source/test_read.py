@@ -315,3 +315,27 @@ def test_async_as_a_name_is_read_as_older_python_meant_it(read):
     text = LOOP.format(clip="pass").replace("net(x)", "net(x.cuda(async=True))")
     (step,) = read("t.py", {"t.py": text}).steps
     assert (step.optimizer_step.line, step.optimizer_step.column) == (20, 5)
+
+
+def test_an_attribute_that_is_made_again_from_itself_keeps_what_it_was(read):
+    text = """
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        class Writer:
+            def __init__(self, device, start=None):
+                if start:
+                    self.net = AutoModelForCausalLM.from_pretrained(start)
+                else:
+                    self.net = AutoModelForCausalLM.from_pretrained("gpt2")
+                self.net = self.net.to(device)
+                self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=5e-4)
+
+            def update(self, batch):
+                self.net(batch).loss.backward()
+                self.optimizer.step()
+    """
+    (optimizer,) = read("write.py", {"write.py": text}).optimizers
+    (model,) = optimizer.models
+    assert model.pretrained is not None
+    assert model.pretrained.name == "gpt2"
