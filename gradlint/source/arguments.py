@@ -7,6 +7,7 @@ import re
 
 from gradlint.source.evaluation import Evaluation
 from gradlint.source.index import END, CallSite, FileIndex, Scope, terminal_name
+from gradlint.source.keywords import passed
 from gradlint.source.reaching import reaching
 from gradlint.source.things import (
     External,
@@ -29,6 +30,8 @@ NAMESPACES = (
     "builtins.dict",
     "addict.Dict",
     "munch.Munch",
+    "munch.munchify",
+    "dotmap.DotMap",
     "ml_collections.ConfigDict",
     "omegaconf.OmegaConf.create",
     "yacs.config.CfgNode",
@@ -63,9 +66,9 @@ def attribute_of_arguments(evaluator: Evaluation, instance: Instance, name: str)
     if constructor.endswith(NAMESPACES) and instance.call is not None:
         if stored:
             return stored
-        for keyword in instance.call.keywords:
-            if keyword.arg == name:
-                return evaluator.evaluate(keyword.value, instance.scope, instance.frame)
+        given = passed(evaluator, instance.call, name, instance.scope, instance.frame)
+        if given:
+            return given
         for argument in instance.call.args[:1]:
             for thing in evaluator.evaluate(argument, instance.scope, instance.frame):
                 if isinstance(thing, (Items, Plain)):

@@ -15,6 +15,8 @@ from gradlint.source.index import (
     position_of,
     terminal_name,
 )
+from gradlint.source.keywords import passed
+from gradlint.source.mapped import HPARAMS, from_mapping, hyperparameter, saves_hyperparameters
 from gradlint.source.names import Names
 from gradlint.source.reaching import reaching
 from gradlint.source.things import (
@@ -113,6 +115,9 @@ class Attributes(Names):
                 return self._class_attribute(scope, name, None)
             case Instance(cls=ClassThing(scope)):
                 return self._instance_attribute(thing, scope, name)
+            case Member(owner=Instance(cls=ClassThing(scope)) as owner, name=holder) if holder in HPARAMS:
+                saved = hyperparameter(self, owner, name) if saves_hyperparameters(self, scope) else ()
+                return saved or (Member(thing, name),)
             case Instance():
                 return attribute_of_arguments(self, thing, name) or (Member(thing, name),)
             case Items(node=ast.Dict()) if name not in _DICT_METHODS:
@@ -120,6 +125,15 @@ class Attributes(Names):
             case Plain(value=Value(value=dict(table))) if name not in _DICT_METHODS and name in table:
                 return self.item(thing, name)
         return (Member(thing, name),)
+
+    def held(self, thing: Thing, key: str) -> Things:
+        """What an object of the project that stands for a mapping holds under a key; empty if it is none."""
+        match thing:
+            case Instance(cls=ClassThing()):
+                return from_mapping(self, thing, key)
+            case Member(owner=Instance(cls=ClassThing(scope)) as owner, name=holder) if holder in HPARAMS:
+                return hyperparameter(self, owner, key) if saves_hyperparameters(self, scope) else ()
+        return ()
 
     def _class_attribute(self, scope: Scope, name: str, receiver: Thing | None) -> Things:
         for cls in self.mro(scope):
@@ -146,6 +160,8 @@ class Attributes(Names):
         method = next((t for t in things if isinstance(t, FunctionThing)), None)
         if method is not None and _is_property(method.scope):
             return self.call_function(method, None, None, None)
+        if not outside and isinstance(things[0], Member):
+            return from_mapping(self, instance, name) or things
         return (*outside, *(things if not outside or not isinstance(things[0], Member) else ()))
 
     def _stored_from_outside(self, instance: Instance, name: str) -> Things:
@@ -201,9 +217,9 @@ class Attributes(Names):
         ]
         if name not in fields:
             return ()
-        for keyword in instance.call.keywords:
-            if keyword.arg == name:
-                return self.evaluate(keyword.value, instance.scope, instance.frame)
+        given = passed(self, instance.call, name, instance.scope, instance.frame)
+        if given:
+            return given
         position = list(dict.fromkeys(fields)).index(name)
         if position < len(instance.call.args) and not isinstance(instance.call.args[position], ast.Starred):
             return self.evaluate(instance.call.args[position], instance.scope, instance.frame)

@@ -65,8 +65,16 @@ class Elements(Conditions):
                 found_ = attribute_of_arguments(self, thing, key)
                 return found_ or (Member(thing, f"[{key!r}]"),)
             case Instance() | Member():
+                if isinstance(key, str):
+                    held = self.held(thing, key)
+                    if held:
+                        return held
                 return (Member(thing, f"[{key!r}]" if not missing else "[]"),)
         return (Unknown("an element that is not known"),)
+
+    def held(self, thing: Thing, key: str) -> Things:
+        """What an object of the project that stands for a mapping holds under a key; empty if it is none."""
+        return ()
 
     def _plain_item(self, value: Value, key: object) -> Things:
         if key is arithmetic.MISSING:

@@ -53,8 +53,10 @@ class Evaluation(ABC):
         self._cycle = NO_CYCLE
         self._spent = 0
         self._importing: set[tuple[str, str]] = set()
+        self.mapping: set[tuple[int, str]] = set()
         self._sites: dict[int, list[CallSite]] = {}
         self._curried: dict[tuple[int, int], ast.Call] = {}
+        self._rests: dict[tuple[int, int], ast.Dict] = {}
         self.budget = Budget()
 
     def index(self, file: SourceFile) -> FileIndex:
@@ -158,6 +160,10 @@ class Evaluation(ABC):
     @abstractmethod
     def parameter(self, binding: Binding, scope: Scope, frame: Frame | None) -> Things:
         """What a parameter stands for: the argument of the call in `frame`, else of every known call."""
+
+    @abstractmethod
+    def rest(self, binding: Binding, scope: Scope, frame: Frame | None) -> Things:
+        """What `**kwargs` (or `*args`) stands for: what calls pass beyond the named parameters."""
 
     @abstractmethod
     def call_function(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import math
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -127,6 +126,11 @@ _TEXT_METHODS = frozenset(
         "endswith",
         "format",
         "split",
+        "rsplit",
+        "partition",
+        "rpartition",
+        "removeprefix",
+        "removesuffix",
         "capitalize",
     ]
 )
@@ -170,15 +174,10 @@ def call_external(evaluator: Elements, name: str, node: ast.Call, scope: Scope, 
             for t in evaluator.evaluate(first, scope, frame)
         )
     if name == "functools.partial" and first is not None:
-        things = evaluator.evaluate(first, scope, frame)
-        given = len(node.args) > 1 or bool(node.keywords)
-        if given and any(isinstance(t, External) and _OPTIMIZER.search(t.name) for t in things):
+        if len(node.args) > 1 or node.keywords:
             return (Instance(External(name), node, scope, frame),)
-        return things
+        return evaluator.evaluate(first, scope, frame)
     return (Instance(External(name), node, scope, frame),)
-
-
-_OPTIMIZER = re.compile(r"^torch\.optim\.\w+$|\.(Adam\w*|SGD\w*|Lion\w*|Adafactor|LAMB|Lamb)$")
 
 
 def curried(partial: Instance, node: ast.Call, scope: Scope) -> ast.Call:

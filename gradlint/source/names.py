@@ -110,6 +110,8 @@ class Names(Elements):
                 return (ClassThing(self.index_of(scope).scope_of[id(binding.node)]),)
             case "parameter":
                 return self.parameter(binding, scope, frame)
+            case "rest":
+                return self.rest(binding, scope, frame)
         return (Unknown(f"`{binding.name}` is set at run time"),)
 
     def _augmented(self, binding: Binding, scope: Scope, frame: Frame | None) -> Things:

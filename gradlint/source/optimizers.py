@@ -5,12 +5,12 @@ from __future__ import annotations
 import ast
 import re
 
-from gradlint.source import arithmetic
 from gradlint.source.evaluate import Evaluator
 from gradlint.source.groups import Groups
 from gradlint.source.index import Scope, location
+from gradlint.source.keywords import spread
 from gradlint.source.models import Models, variable_of
-from gradlint.source.resolve import resolve
+from gradlint.source.resolve import resolution, resolve
 from gradlint.source.script import Optimizer, ParameterGroup, Schedule
 from gradlint.source.signatures import parameter_default
 from gradlint.source.things import (
@@ -194,6 +194,8 @@ class Optimizers:
         momentum = UNKNOWN
         if "momentum" in keywords:
             momentum = resolve(self.evaluator, keywords["momentum"], scope, frame)
+        elif given := spread(self.evaluator, call, "momentum", scope, frame):
+            momentum = resolution(self.evaluator, given)
         elif names in {("SGD",), ("RMSprop",)}:
             if names == ("SGD",) and len(positional) > 2:
                 momentum = resolve(self.evaluator, positional[2], scope, frame)
@@ -221,17 +223,9 @@ class Optimizers:
     def _rate(self, node: ast.expr | None, call: ast.Call, names: tuple[str, ...], root: Instance) -> Resolution:
         if node is not None:
             return resolve(self.evaluator, node, root.scope, root.frame)
-        for keyword in call.keywords:
-            if keyword.arg is None:
-                found: list[Value] = []
-                for thing in self.evaluator.ask(keyword.value, root.scope, root.frame):
-                    for element in self.evaluator.item(thing, "lr"):
-                        plain = self.evaluator.plain_of(element)
-                        if plain is not arithmetic.MISSING and hasattr(element, "value"):
-                            found.append(element.value)
-                if found:
-                    return Resolution(tuple(found))
-                return Resolution(unknown="the arguments are put together at run time")
+        if any(k.arg is None for k in call.keywords):
+            found = resolution(self.evaluator, spread(self.evaluator, call, "lr", root.scope, root.frame))
+            return found if found.values else Resolution(unknown="the arguments are put together at run time")
         if isinstance(root.cls, ClassThing):
             init = next((m for c in self.evaluator.mro(root.cls.scope) if (m := c.method("__init__"))), None)
             default = parameter_default(init, "lr") if init is not None else None

@@ -15,12 +15,14 @@ from gradlint.source.index import (
     first_parameter,
     terminal_name,
 )
+from gradlint.source.keywords import spread
 from gradlint.source.signatures import argument, parameter_default
 from gradlint.source.things import (
     ClassThing,
     Frame,
     FunctionThing,
     Instance,
+    Items,
     Thing,
     Things,
     Unknown,
@@ -60,6 +62,31 @@ class Passing(Attributes):
         outer = scope.parent or scope
         return tuple(with_way(t, f"default of parameter `{name}`") for t in self.evaluate(default, outer, None))
 
+    def rest(self, binding: Binding, scope: Scope, frame: Frame | None) -> Things:
+        """What `**kwargs` stands for: the keywords of the call in `frame`, else of every known call."""
+        arguments = scope.parameters
+        if arguments is None or arguments.kwarg is not binding.node:
+            return (Unknown(f"`*{binding.name}` is put together by the caller"),)
+        if frame is not None and frame.function is scope:
+            if frame.call is None or frame.scope is None:
+                return (Unknown(f"`**{binding.name}` is put together by the caller"),)
+            return (self._rest_of(frame.call, arguments, frame.scope, frame.outer),)
+        sites = self.call_sites(scope)[:MAX_CALLERS]
+        found = [self._rest_of(s.node, arguments, s.scope, None) for s in sites if not self.dead(s.path, s.scope)]
+        return tuple(found) or (Unknown(f"nobody in the project passes `**{binding.name}`"),)
+
+    def _rest_of(self, call: ast.Call, arguments: ast.arguments, scope: Scope, frame: Frame | None) -> Items:
+        """The keywords of a call that no parameter takes, as a dict display."""
+        key = (id(call), id(arguments))
+        table = self._rests.get(key)
+        if table is None:
+            named = {a.arg for a in (*arguments.args, *arguments.kwonlyargs)}
+            over = [k for k in call.keywords if k.arg not in named]
+            keys: list[ast.expr | None] = [ast.Constant(k.arg) if k.arg else None for k in over]
+            table = ast.copy_location(ast.Dict(keys, [k.value for k in over]), call)
+            self._rests[key] = ast.fix_missing_locations(table)
+        return Items(table, scope, frame)
+
     def _argument(
         self, name: str, scope: Scope, call: ast.Call | None, caller: Scope | None, frame: Frame | None
     ) -> Things:
@@ -67,12 +94,9 @@ class Passing(Attributes):
             given = argument(call, scope, name)
             if given is not None:
                 return self.evaluate(given, caller, frame)
-            spread = [k.value for k in call.keywords if k.arg is None]
-            for value in spread:
-                things = self.evaluate(value, caller, frame)
-                found = tuple(e for t in things for e in self.item(t, name) if not isinstance(e, Unknown))
-                if found:
-                    return found
+            found = spread(self, call, name, caller, frame)
+            if found:
+                return found
         default = parameter_default(scope, name)
         if default is not None:
             things = self.evaluate(default, scope.parent or scope, None)

@@ -8,9 +8,10 @@ import re
 from gradlint.source import arithmetic
 from gradlint.source.evaluate import Evaluator
 from gradlint.source.index import location
+from gradlint.source.keywords import spread
 from gradlint.source.resolve import resolve
 from gradlint.source.script import Pretrained
-from gradlint.source.things import ClassThing, External, Instance, Member, Plain, Unknown, external_name
+from gradlint.source.things import ClassThing, External, Instance, Member, Plain, Things, Unknown, external_name
 from gradlint.source.value import Call
 
 _FAMILIES: tuple[tuple[str, str], ...] = (
@@ -53,6 +54,9 @@ NOT_MODELS = re.compile(
     r"Tokenizer|Processor|Config\b|Config$|FeatureExtractor|Scheduler|Pipeline|Transform|ImageProcessor|Vocab|Collator"
 )
 """Classes whose `from_pretrained` loads no weights that are trained."""
+
+_SWITCHES = ("pretrained", "weights", "encoder_weights", "backbone_weights")
+"""Keywords by which constructors are asked for pretrained weights."""
 
 _OFF = frozenset({"", "none", "false", "scratch", "random"})
 
@@ -99,7 +103,7 @@ def pretrained_of(evaluator: Evaluator, thing: Instance) -> Pretrained | None:
 
 
 def _switches(call: ast.Call) -> bool:
-    return any(k.arg in {"pretrained", "weights", "encoder_weights"} for k in call.keywords)
+    return any(k.arg in _SWITCHES for k in call.keywords)
 
 
 def _loaded(evaluator: Evaluator, thing: Instance, owner: str, callee: str) -> Pretrained:
@@ -130,9 +134,12 @@ def _switched(evaluator: Evaluator, thing: Instance, name: str) -> Pretrained | 
     where = location(thing.scope.file, call)
     architecture = name.rpartition(".")[2]
     switch: ast.expr | None = None
+    spread_switch: Things = ()
     for keyword in call.keywords:
-        if keyword.arg in {"pretrained", "weights", "encoder_weights", "backbone_weights"}:
+        if keyword.arg in _SWITCHES:
             switch = keyword.value
+    if switch is None:
+        spread_switch = tuple(t for n in _SWITCHES for t in spread(evaluator, call, n, thing.scope, thing.frame))
     timm = name.endswith("create_model") or name.startswith(("torch.hub.load", "pytorchcv"))
     if timm and call.args:
         which = call.args[1] if name.startswith("torch.hub.load") and len(call.args) > 1 else call.args[0]
@@ -142,12 +149,12 @@ def _switched(evaluator: Evaluator, thing: Instance, name: str) -> Pretrained | 
             switch = call.args[1]
     elif switch is None and call.args and name.startswith(("torchvision.models", "pretrainedmodels")):
         switch = call.args[0]
-    if switch is None:
+    if switch is None and not spread_switch:
         return None
     certain = not thing.conditional
     label: str | None = None
     verdicts: set[bool | None] = set()
-    for candidate in evaluator.ask(switch, thing.scope, thing.frame):
+    for candidate in spread_switch if switch is None else evaluator.ask(switch, thing.scope, thing.frame):
         match candidate:
             case Plain(value=v):
                 on = bool(v.value) and str(v.value).lower() not in _OFF
