@@ -113,7 +113,9 @@ class Passing(Attributes):
         name = owner.name if owner is not None and function.name in {"__init__", "__new__"} else function.name
         if owner is not None and function.name in {"__call__", "forward"}:
             return []
-        files = [function.file, *self.importers.of(function.file, name)]
+        # A notebook is imported by nobody and stands in no table of importers, but it may be what is being read.
+        notebooks = [f for f in self.known_files if f.path.endswith(".ipynb") and f is not function.file]
+        files = [function.file, *self.importers.of(function.file, name), *notebooks]
         found: list[CallSite] = []
         for file in files:
             index = self.index(file)

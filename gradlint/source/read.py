@@ -67,8 +67,9 @@ class _Reading:
     def script(self) -> Script:
         index = self.evaluator.index(self.file)
         steps = self._own_steps(index)
-        for other in self._called_files(index):
-            steps += [s for s in self._own_steps(other) if _is_reached(s, index)]
+        for other, words in self._called_files(index):
+            called = _called(other, words)
+            steps += [s for s in self._own_steps(other) if set(s.function.split(".")) & called]
         steps = list({s.optimizer_step: s for s in reversed(steps)}.values())[::-1]
         models = self.models.constructed_in(index)
         models += [m for s in steps for m in s.models]
@@ -123,13 +124,16 @@ class _Reading:
                         found.append(optimizer)
         return found
 
-    def _called_files(self, index: FileIndex) -> list[FileIndex]:
-        """The project files with optimizer steps that this file imports, directly or through what it imports."""
-        found: dict[str, FileIndex] = {}
+    def _called_files(self, index: FileIndex) -> list[tuple[FileIndex, frozenset[str]]]:
+        """The project files with optimizer steps that this file imports, directly or through what it imports.
+
+        Each with the words of the files on the way there: a function that none of them names is not run from here.
+        """
+        found: dict[str, tuple[FileIndex, frozenset[str]]] = {}
         seen = {index.file.path}
-        queue = [(index.file, index, 0)]
+        queue = [(index.file, index, 0, _words(index))]
         while queue and len(found) < MAX_IMPORTED:
-            file, current, depth = queue.pop(0)
+            file, current, depth, words = queue.pop(0)
             for other in self._imports(file, current):
                 if other.path in seen or len(seen) > MAX_SEEN:
                     continue
@@ -138,9 +142,9 @@ class _Reading:
                     continue
                 following = self.evaluator.index(other)
                 if ".step(" in other.text:
-                    found[other.path] = following
+                    found[other.path] = following, words
                 if depth < MAX_IMPORT_DEPTH:
-                    queue.append((other, following, depth + 1))
+                    queue.append((other, following, depth + 1, words | _words(following)))
         return list(found.values())
 
     def _imports(self, file: SourceFile, index: FileIndex) -> Iterator[SourceFile]:
@@ -178,15 +182,22 @@ class _Reading:
         return found
 
 
+def _words(index: FileIndex) -> frozenset[str]:
+    return frozenset(w for s in index.scopes for w in s.words)
+
+
+def _called(index: FileIndex, words: frozenset[str]) -> set[str]:
+    """The words of a file's callers, and those of its functions and classes that they name, and so on."""
+    called = set(words)
+    waiting = [s for s in index.scopes if s.kind != "module"]
+    while named := [s for s in waiting if called & set(s.qualified_name.split("."))]:
+        waiting = [s for s in waiting if s not in named]
+        called.update(w for s in named for w in s.words)
+    return called
+
+
 def _is_used(optimizer: Optimizer, index: FileIndex) -> bool:
     """Whether a variable that holds an optimizer is read at all; one that is not trains nothing."""
     name = optimizer.name.rpartition(".")[2]
     assigned = any(optimizer.name in s.bindings or optimizer.name in s.stores for s in index.scopes)
     return not assigned or any(name in s.words for s in index.scopes)
-
-
-def _is_reached(step: TrainingStep, index: FileIndex) -> bool:
-    """Whether the file names the function or class that a step of another file stands in."""
-    names = step.function.split(".")
-    words = {w for s in index.scopes for w in s.words}
-    return bool(step.function) and any(n in words for n in names)
