@@ -9,13 +9,13 @@ from gradlint.location import Location
 from gradlint.source.evaluate import Evaluator
 from gradlint.source.index import Scope, first_parameter, location
 from gradlint.source.model_names import is_module_base
-from gradlint.source.things import ClassThing, external_name
+from gradlint.source.things import ClassThing, FunctionThing, Instance, Member, Thing, external_name
 
 _HIDDEN = re.compile(
     r"^(h|hx|hid|hidden\w*|h_\w+|state|prev_?(h|hidden|state)\w*|hidden_state|last_hidden|s_prev|h\d)$"
 )
 
-_STATE = re.compile(r"(^|_)(h|hx|hid|hidden|states?|prev|memory)(_|\d|$)")
+_STATE = re.compile(r"(^|_)(h[nstxy]?|hid|hidden|states?|prev|memory)(_|\d|$)")
 """Names of what a time step hands on, wherever the word stands; told apart from a depth that shares its layers."""
 
 _WEIGHTS = (
@@ -26,6 +26,9 @@ _WEIGHTS = (
     "torch.nn.Bilinear",
     "torch.nn.Sequential",
 )
+
+_LOOKED_UP = "<looked up>"
+"""Stands for the modules that a class registers by `setattr` or `add_module` and gets by `getattr(self, name)`."""
 
 _LISTS = ("torch.nn.ModuleList", "torch.nn.ModuleDict")
 
@@ -42,13 +45,15 @@ def handwritten(evaluator: Evaluator, cls: Scope) -> Location | None:
     if not weights and not parts:
         return None
     me = first_parameter(forward) or "self"
+    parts |= _weighing_methods(cls, weights, me)
     aliases = _aliases(forward.node, weights, me)
+    handles = _aliases(forward.node, parts, me)
     for node in ast.walk(forward.node):
         if isinstance(node, (ast.For, ast.While)):
-            place = _loop(node, weights, me, aliases, parts)
+            place = _loop(node, (weights, aliases), (parts, handles), me)
             if place is not None:
                 return location(cls.file, place)
-    return _step_cell(forward, cls, weights, me)
+    return _step_cell(forward, cls, weights, me) or _over_a_tree(cls, weights, me)
 
 
 def _weight_attributes(evaluator: Evaluator, cls: Scope) -> tuple[set[str], set[str]]:
@@ -57,17 +62,59 @@ def _weight_attributes(evaluator: Evaluator, cls: Scope) -> tuple[set[str], set[
     for name, bindings in cls.attributes.items():
         for binding in bindings:
             if isinstance(binding.value, ast.Call) and binding.scope is not None:
-                for thing in evaluator.ask(binding.value.func, binding.scope):
+                for thing in _makers(evaluator, binding.value, binding.scope):
                     qualified = external_name(thing) or ""
                     if qualified.startswith(_WEIGHTS):
                         found.add(name)
-                    elif qualified.startswith(_LISTS) or (
-                        isinstance(thing, ClassThing)
-                        and thing.scope is not cls
-                        and any(map(is_module_base, evaluator.base_names(thing.scope)))
-                    ):
+                    elif qualified.startswith(_LISTS) or _is_part(evaluator, thing, cls):
                         parts.add(name)
+            elif isinstance(binding.value, ast.List) and _collects_parts(evaluator, cls, name):
+                parts.add(name)
+    if any(s.words & {"setattr", "add_module", "register_module"} for s in cls.children):
+        parts.add(_LOOKED_UP)
     return found, parts
+
+
+def _makers(evaluator: Evaluator, call: ast.Call, scope: Scope) -> list[Thing]:
+    """What a call constructs: the class that it names, or that which a method of the class returns."""
+    made: list[Thing] = []
+    for thing in evaluator.ask(call.func, scope):
+        if isinstance(thing, (FunctionThing, Member)):
+            made += [t.cls for t in evaluator.ask(call, scope) if isinstance(t, Instance)]
+        else:
+            made.append(thing)
+    return made
+
+
+def _is_part(evaluator: Evaluator, thing: Thing, cls: Scope) -> bool:
+    return (
+        isinstance(thing, ClassThing)
+        and thing.scope is not cls
+        and any(map(is_module_base, evaluator.base_names(thing.scope)))
+    )
+
+
+def _collects_parts(evaluator: Evaluator, cls: Scope, name: str) -> bool:
+    """Whether modules are appended to a plain list `self.name`."""
+    for method in cls.children:
+        for site in method.calls:
+            match site.node:
+                case ast.Call(func=ast.Attribute(value=ast.Attribute(attr=attr), attr="append"), args=[element]) if (
+                    attr == name
+                ):
+                    things = evaluator.ask(element, method)
+                    if any(isinstance(t, Instance) and _is_part(evaluator, t.cls, cls) for t in things):
+                        return True
+    return False
+
+
+def _weighing_methods(cls: Scope, weights: set[str], me: str) -> set[str]:
+    """The methods beside `forward` that put something through an own weight: `self.step(x_t, h)`."""
+    return {
+        m.name
+        for m in cls.children
+        if m.kind == "function" and m.name not in {"forward", "__init__"} and _weight_uses(m.node, weights, me)
+    }
 
 
 def _aliases(forward: ast.AST, weights: set[str], me: str) -> set[str]:
@@ -96,6 +143,8 @@ def _hands_on(value: ast.expr, weights: set[str], me: str, aliases: set[str]) ->
             return name in aliases
         case ast.Attribute(value=ast.Name(id=owner), attr=attr) if owner == me:
             return attr in weights
+        case ast.Call(func=ast.Name(id="getattr"), args=[ast.Name(id=owner), _]) if owner == me:
+            return _LOOKED_UP in weights
         case ast.Attribute(value=inner, attr="T" | "data" | "weight") | ast.Subscript(value=inner):
             return _hands_on(inner, weights, me, aliases)
         case ast.Tuple(elts=elements) | ast.List(elts=elements):
@@ -107,7 +156,11 @@ def _hands_on(value: ast.expr, weights: set[str], me: str, aliases: set[str]) ->
     return False
 
 
-def _loop(loop: ast.For | ast.While, weights: set[str], me: str, aliases: set[str], parts: set[str]) -> ast.AST | None:
+_Named = tuple[set[str], set[str]]
+"""Attributes of `self`, and the local names for them."""
+
+
+def _loop(loop: ast.For | ast.While, weights: _Named, parts: _Named, me: str) -> ast.AST | None:
     """A loop over time: a variable is made from itself through the same weight in every turn."""
     indices = {n.id for n in ast.walk(loop.target) if isinstance(n, ast.Name)} if isinstance(loop, ast.For) else set()
     if isinstance(loop, ast.For) and _is_over_modules(loop.iter, me):
@@ -125,12 +178,13 @@ def _loop(loop: ast.For | ast.While, weights: set[str], me: str, aliases: set[st
         if not isinstance(statement, ast.Assign):
             continue
         read = {n.id for n in ast.walk(statement.value) if isinstance(n, ast.Name)}
-        through = {n for use in _weight_uses(statement.value, weights, me, aliases) for n in use}
-        states = {n for use in _weight_uses(statement.value, parts, me) for n in use if _STATE.search(n)}
+        through = {n for use in _weight_uses(statement.value, weights[0], me, weights[1]) for n in use}
+        uses = _weight_uses(statement.value, parts[0], me, parts[1])
+        through |= {n for use in uses for n in use if _STATE.search(n)}
         for target in statement.targets:
             for name in (n.id for n in ast.walk(target) if isinstance(n, ast.Name)):
                 flows.setdefault(name, set()).update(read)
-                weighted.setdefault(name, set()).update(through | (states if _STATE.search(name) else set()))
+                weighted.setdefault(name, set()).update(through)
                 places.setdefault(name, statement)
     for name, read_by in flows.items():
         seen, queue, through_weight = {name}, [(r, r in weighted[name]) for r in read_by], False
@@ -149,7 +203,7 @@ def _loop(loop: ast.For | ast.While, weights: set[str], me: str, aliases: set[st
 
 
 def _weight_uses(
-    value: ast.expr, weights: set[str], me: str, aliases: set[str] | frozenset[str] = frozenset()
+    value: ast.AST, weights: set[str], me: str, aliases: set[str] | frozenset[str] = frozenset()
 ) -> list[set[str]]:
     """The names that go through an own weight inside an expression."""
     found = []
@@ -164,11 +218,17 @@ def _weight_uses(
                 owner == me and attr in weights
             ):
                 parts = list(args)
+            case ast.Call(func=ast.Name(id=name), args=args) if name in aliases:
+                parts = list(args)
+            case ast.Call(func=ast.Call(func=ast.Name(id="getattr"), args=[ast.Name(id=owner), _]), args=args) if (
+                owner == me and _LOOKED_UP in weights
+            ):
+                parts = list(args)
             case ast.Call(func=ast.Name() | ast.Attribute(), args=args) if any(
                 _is_weight(a, weights, me, aliases) for a in args
             ):
                 parts = list(args)
-            case ast.BinOp(left=left, op=ast.MatMult(), right=right) if any(
+            case ast.BinOp(left=left, op=ast.MatMult() | ast.Mult(), right=right) if any(
                 _is_weight(x, weights, me, aliases) for x in (left, right)
             ):
                 parts = [left, right]
@@ -241,4 +301,27 @@ def _step_cell(forward: Scope, cls: Scope, weights: set[str], me: str) -> Locati
             if weighted and any(_HIDDEN.match(n) for n in names):
                 return location(cls.file, node)
             carried |= names
+    return None
+
+
+_BELOW = re.compile(r"^(children|child\w*|left|right|lchild|rchild|left_child|right_child|branches|kids)$")
+
+
+def _over_a_tree(cls: Scope, weights: set[str], me: str) -> Location | None:
+    """A method that calls itself on the children of a node: the state of a node goes through its ancestors' weights."""
+    for method in cls.children:
+        if method.kind != "function" or not weights:
+            continue
+        for site in method.calls:
+            match site.node.func:
+                case ast.Attribute(value=ast.Name(id=owner), attr=name) if owner == me and name == method.name:
+                    pass
+                case ast.Name(id=owner) if owner == me and method.name == "forward":
+                    pass
+                case _:
+                    continue
+            named = {n.attr for a in site.node.args for n in ast.walk(a) if isinstance(n, ast.Attribute)}
+            named |= {a.id for a in site.node.args if isinstance(a, ast.Name)}
+            if any(map(_BELOW.match, named)):
+                return location(cls.file, site.node)
     return None

@@ -275,37 +275,6 @@ def test_parameter_groups_keep_their_own_rates(read):
     assert optimizer.momentum.only.value == 0.9
 
 
-def test_a_recurrence_written_by_hand(read):
-    text = """
-    import torch
-    from torch import nn
-    class Cell(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.i2h, self.h2h = nn.Linear(2, 4), nn.Linear(4, 4)
-            self.W = nn.Linear(4, 4)
-        def forward(self, x):
-            h = torch.zeros(4)
-            for t in range(x.size(0)):
-                h = torch.tanh(self.W(h) + x[t])
-            return h
-    class Stack(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layers = nn.ModuleList([nn.Linear(4, 4) for _ in range(9)])
-            self.out = nn.Linear(4, 4)
-        def forward(self, x):
-            for layer in self.layers:
-                x = layer(x)
-            for i in range(9):
-                x = self.layers[i](x)
-            return self.out(x)
-    """
-    by_name = {c.name: c for c in read("t.py", {"t.py": text}).classes}
-    assert by_name["Cell"].recurrence.kinds == ("hand-written",)
-    assert by_name["Stack"].recurrence is None
-
-
 def test_a_syntax_error_is_raised(read):
     with pytest.raises(SyntaxError):
         read("t.py", {"t.py": "print 'python 2'\n"})
