@@ -38,7 +38,7 @@ from gradlint.source.project import (
     find_root,
 )
 from gradlint.source.read import read_script
-from gradlint.source.relevance import is_launcher, is_relevant
+from gradlint.source.relevance import concerns_training
 from gradlint.source.script import Script, Skipped
 from gradlint.suppression import Suppression, apply, suppressions, unused
 from gradlint.targets import Target
@@ -169,7 +169,7 @@ class Engine:
         if notebook is not None:
             self.notebooks[source.path] = notebook
         checked = _Checked(source=source)
-        if not is_relevant(source.text.encode()) and not is_launcher(source, self.project):
+        if not concerns_training(source, self.project):
             return checked
         self.progress("read", relative_path(source.path, self.root))
         try:

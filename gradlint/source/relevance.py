@@ -13,18 +13,26 @@ _WORDS = re.compile(
     rb"|apex|catalyst|diffusers)\b"
 )
 
-MAX_IMPORTS = 24
+MAX_IMPORTS = 64
 """How many imports of a file are looked up."""
 
 
 def is_relevant(raw: bytes) -> bool:
-    """Whether a file names torch or a library built on it; all facts that gradlint reads need one."""
+    """Whether a file names torch or a library built on it; all facts that gradlint reads come from one that does."""
     return _WORDS.search(raw) is not None
 
 
-def is_launcher(file: SourceFile, project: Project) -> bool:
-    """Whether a file that names none of them may start a training that stands in what it imports of the project."""
-    if "train" not in file.text.lower() or "import" not in file.text:
+def concerns_training(file: SourceFile, project: Project) -> bool:
+    """Whether a file is relevant, or imports one of the project that is: it may build its models or start its training.
+
+    The depth of a model and the number of steps are often set in such a file.
+    """
+    return is_relevant(file.text.encode()) or _imports_relevant(file, project, {file.path})
+
+
+def _imports_relevant(file: SourceFile, project: Project, seen: set[str]) -> bool:
+    """Whether an import is of a relevant file; what a package's `__init__` hands on counts as well."""
+    if "import" not in file.text:
         return False
     try:
         tree = file.tree
@@ -32,7 +40,12 @@ def is_launcher(file: SourceFile, project: Project) -> bool:
         return False
     for count, (module, level) in enumerate(_imports(tree)):
         other = project.module(module, file, level) if count < MAX_IMPORTS else None
-        if other is not None and other.path != file.path and is_relevant(other.text.encode()):
+        if other is None or other.path in seen:
+            continue
+        seen.add(other.path)
+        if is_relevant(other.text.encode()):
+            return True
+        if other.path.endswith("__init__.py") and _imports_relevant(other, project, seen):
             return True
     return False
 

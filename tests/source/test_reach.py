@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from gradlint.cli import cli
 from gradlint.source.project import Project
-from gradlint.source.relevance import is_launcher
+from gradlint.source.relevance import concerns_training
 
 NETS = """
 from torch import nn
@@ -78,5 +78,5 @@ def test_a_file_that_only_starts_a_training_elsewhere_is_read(tmp_path):
     (tmp_path / "main.py").write_text("from trainer import Trainer\nTrainer().train()\n")
     (tmp_path / "plain.py").write_text("import json\ntrain = json.load(open('a.json'))\n")
     project = Project(tmp_path)
-    verdicts = {n: is_launcher(project.file(tmp_path / n), project) for n in ("main.py", "plain.py")}
+    verdicts = {n: concerns_training(project.file(tmp_path / n), project) for n in ("main.py", "plain.py")}
     assert verdicts == {"main.py": True, "plain.py": False}

@@ -27,6 +27,7 @@ from gradlint.source.reader.values import (
     is_plain,
     site_of,
 )
+from gradlint.source.relevance import concerns_training
 
 MAX_MODELS = 48
 """Graphs of one file; a file with more models is a zoo whose further members are left out."""
@@ -55,7 +56,7 @@ def read_models(file: SourceFile, project: Project, strict: bool = False) -> lis
 
     Deterministic; never raises for what the user wrote (with `strict`, faults of the reader itself are raised).
     """
-    if not any(hint in file.text for hint in HINTS):
+    if not any(hint in file.text for hint in HINTS) and not concerns_training(file, project):
         return []
     graphs: list[ModelGraph] = []
     seen: dict[object, list[ModelGraph]] = {}
