@@ -59,7 +59,7 @@ class Cache:
     def __init__(self, options: dict[str, Any]) -> None:
         self.options = options
         self.seen: Seen | None = None
-        self._digests: dict[str, str] = {}
+        self._digest = Digests().of
 
     def find(self) -> tuple[str, int] | None:
         """The report of the same run and its exit code, if nothing has changed since."""
@@ -95,64 +95,75 @@ class Cache:
             "code": code,
         }
         with suppress(OSError):
-            self._prepare()
-            self._write(self._entry(), content)
+            prepare(folder_of())
+            write_whole(self._entry(), json.dumps(content).encode())
             self._prune()
-
-    @property
-    def folder(self) -> Path:
-        """Where the entries are: in the folder that gradlint is called from."""
-        return Path.cwd() / FOLDER
 
     def _entry(self) -> Path:
         options = (f"{key}={value}" for key, value in sorted(self.options.items()))
         surroundings = (f"{name}={os.environ.get(name)}" for name in ENVIRONMENT)
         screen = f"{sys.stdout.isatty()} {shutil.get_terminal_size()}"
-        parts = [_code_digest(), sys.version, str(Path.cwd()), screen, *options, *surroundings]
-        return self.folder / f"{_hash(parts)}.json"
+        parts = [code_digest(), sys.version, str(Path.cwd()), screen, *options, *surroundings]
+        return folder_of() / f"{hashed(parts)}.json"
 
     def _project(self, root: Path, files: Iterable[Path]) -> str:
         """One digest over the files under check and the Python files of the project."""
         checked = sorted(str(f.absolute()) for f in files)
         names = [*checked, "", *sorted(set(_python_files(root)) - set(checked))]
-        return _hash(f"{name}\0{self._digest(name)}" for name in names)
-
-    def _digest(self, path: str) -> str:
-        """The digest of a file's content, "" where there is none; a pipe would keep its reader waiting."""
-        if path not in self._digests:
-            found = Path(path)
-            try:
-                regular = found.is_file()
-                self._digests[path] = hashlib.blake2b(found.read_bytes(), digest_size=16).hexdigest() if regular else ""
-            except OSError:
-                self._digests[path] = ""
-        return self._digests[path]
-
-    def _prepare(self) -> None:
-        self.folder.mkdir(exist_ok=True)
-        ignore = self.folder / ".gitignore"
-        if not ignore.exists():
-            ignore.write_text("*\n", encoding="utf-8")
-
-    def _write(self, path: Path, content: dict[str, Any]) -> None:
-        """Whole or not at all: other runs may write the same entry at the same time."""
-        handle, name = tempfile.mkstemp(dir=self.folder, suffix=".tmp")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(content, file)
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        return hashed(f"{name}\0{self._digest(name)}" for name in names)
 
     def _prune(self) -> None:
-        entries = sorted(self.folder.glob("*.json"), key=lambda p: p.stat().st_mtime, reverse=True)
+        entries = sorted(folder_of().glob("*.json"), key=lambda p: p.stat().st_mtime, reverse=True)
         for old in entries[MAX_RUNS:]:
             with suppress(OSError):
                 old.unlink()
 
 
-def _hash(parts: Iterable[str]) -> str:
+class Digests:
+    """Digests of the contents of files, each read once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, str] = {}
+
+    def of(self, path: str) -> str:
+        """The digest of a file's content, "" where there is none; a pipe would keep its reader waiting."""
+        if path not in self._known:
+            found = Path(path)
+            try:
+                regular = found.is_file()
+                self._known[path] = hashlib.blake2b(found.read_bytes(), digest_size=16).hexdigest() if regular else ""
+            except OSError:
+                self._known[path] = ""
+        return self._known[path]
+
+
+def folder_of() -> Path:
+    """Where entries are kept: in the folder that gradlint is called from."""
+    return Path.cwd() / FOLDER
+
+
+def prepare(folder: Path) -> None:
+    """Make a folder for entries, of which version control should see nothing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ignore = folder_of() / ".gitignore"
+    if not ignore.exists():
+        ignore.write_text("*\n", encoding="utf-8")
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write an entry whole or not at all: other runs may write the same one at the same time."""
+    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def hashed(parts: Iterable[str]) -> str:
+    """One digest over several texts."""
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
         digest.update(part.encode(errors="surrogatepass"))
@@ -160,12 +171,12 @@ def _hash(parts: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-def _code_digest() -> str:
+def code_digest() -> str:
     """A digest that changes with the installed code: of the names, sizes and times of gradlint's own files."""
     here = Path(__file__).parent
     rules = here / "rules"
     folders = [here, *([rules.resolve()] if rules.exists() else [])]
-    return _hash(f"{entry}" for folder in folders for entry in _stamps(folder))
+    return hashed(f"{entry}" for folder in folders for entry in _stamps(folder))
 
 
 def _stamps(folder: Path) -> Iterator[str]:
@@ -210,11 +221,12 @@ def remembered(options: dict[str, Any], run: Callable[..., int]) -> int:
     """The exit code of `run(**options)`, or of the same run before, whose report is printed again.
 
     `run` gets a `cache` to tell what it has seen (`cache.seen`), without which nothing is kept; None where the
-    options ask for more than a report.
+    options ask for more than a report. `remember` says whether what is found in single files is kept for later runs.
     """
     writes = any(options.get(name) for name in FORGOTTEN) or "GITHUB_STEP_SUMMARY" in os.environ
-    if not options.pop("use_cache", True) or writes:
-        return run(**options, cache=None)
+    remember = options.pop("use_cache", True)
+    if not remember or writes:
+        return run(**options, cache=None, remember=remember)
     cache = Cache(options)
     before = cache.find()
     if before is not None:
@@ -223,7 +235,7 @@ def remembered(options: dict[str, Any], run: Callable[..., int]) -> int:
         return code
     tee = _Tee(sys.stdout)
     with redirect_stdout(tee):
-        code = run(**options, cache=cache)
+        code = run(**options, cache=cache, remember=True)
     if code in (0, 1):
         cache.keep("".join(tee.kept), code)
     return code

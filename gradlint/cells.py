@@ -40,7 +40,7 @@ class Cells:
 
     def model(self, model: CheckedModel) -> CheckedModel:
         """The model with the places of its construction and its layers in cells."""
-        return replace(model, graph=self._graph(model.graph)) if self.notebooks else model
+        return replace(model, graph=self._graph(model.graph)) if model.path in self.notebooks else model
 
     def _graph(self, graph: ModelGraph) -> ModelGraph:
         nodes = tuple(

@@ -137,6 +137,7 @@ def run(
     show_settings: bool,
     jobs: int | None,
     cache: Cache | None = None,
+    remember: bool = False,
     **overrides: Any,
 ) -> int:
     """One run of `gradlint check`; the exit code."""
@@ -180,7 +181,7 @@ def run(
     ) as error:  # fmt: skip
         return _wrong(error)
     engine, files, stdin = task.engine, task.files, task.stdin
-    engine.input_spec, engine.jobs = input_spec, jobs or 0
+    engine.input_spec, engine.jobs, engine.remember = input_spec, jobs or 0, remember
     with progress() as engine.progress:
         result = adoption.narrowed(engine.run(files, stdin), files)
     unread = _unread(result, [*paths, *([stdin_filename] if stdin_filename else [])])

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gradlint import checking
 from gradlint.causes import merge, standing
@@ -22,11 +22,10 @@ from gradlint.modelling import Modelled, model_key, modelled_target
 from gradlint.older_python import refusal
 from gradlint.parallel import check_all, processes
 from gradlint.probe.experiment import ON_CPU_INSTEAD
-from gradlint.progress import Progress, Silent, counted
+from gradlint.progress import Progress, Silent, told
 from gradlint.result import CheckedModel, Result, ordered, relative_path
 from gradlint.rule import Rule
 from gradlint.settling import Probing
-from gradlint.source import configuration
 from gradlint.source.grammar import is_newer_python
 from gradlint.source.notebook import Notebook
 from gradlint.source.project import (
@@ -34,6 +33,7 @@ from gradlint.source.project import (
     LeftOutError,
     Project,
     SourceFile,
+    Trail,
     UnreadableError,
     find_root,
 )
@@ -44,6 +44,9 @@ from gradlint.suppression import Suppression, apply, suppressions, unused
 from gradlint.targets import Target
 from gradlint.worker.client import WorkerPool, find_torch
 from gradlint.worker.protocol import Limits
+
+if TYPE_CHECKING:
+    from gradlint.file_cache import FileCache
 
 
 @dataclass
@@ -74,6 +77,7 @@ class Engine:
     `input_spec` is the user's `--input`; `targets` are models to check beside those that the files construct.
     Without execution `jobs` processes read files, one for each core where it is 0. `named` collects the configuration
     files that scripts name. `home` is the folder that patterns of the configuration are told from (the root, if None).
+    With `remember` what is found in a file without execution is kept for later runs.
     """
 
     config: Config
@@ -85,6 +89,7 @@ class Engine:
     jobs: int = 1
     named: set[Path] = field(default_factory=set)
     home: Path | None = None
+    remember: bool = False
 
     def __post_init__(self) -> None:
         self.rules: list[Rule] = selected(self.config)
@@ -123,19 +128,50 @@ class Engine:
 
     def _all(self, files: Sequence[Path], probing: Probing) -> list[_Checked]:
         """All files; those that only need reading in several processes, where that pays."""
-        if probing.pool is not None or processes(self.jobs, len(files)) < 2:
-            checked = [
-                self._guarded(path, partial(self._file, path, probing)) for path in counted(files, self.progress)
-            ]
-            self.named |= configuration.asked
-            return checked
-        reading = _Reading(replace(self, progress=Silent(), targets=()))
+        parts: dict[Path, _Part] = {}
+        cache = self._cache(probing)
         self.progress.expect(len(files))
-        parts = check_all(reading, files, self.jobs, self.progress.done)
-        for part in parts:
+        if cache is not None:
+            parts = {path: part for path in files if (part := cache.find(path, _Part)) is not None}
+            self.progress.done(len(parts))
+        rest = [path for path in files if path not in parts]
+        if probing.pool is not None or processes(self.jobs, len(rest)) < 2:
+            found = [self._part(path, probing) for path in told(rest, self.progress)]
+        else:
+            reading = _Reading(replace(self, progress=Silent(), targets=()))
+            found = check_all(reading, rest, self.jobs, self.progress.done)
+        parts |= zip(rest, found, strict=True)
+        if cache is not None:
+            for path, part in zip(rest, found, strict=True):
+                if part.lasts:
+                    cache.keep(path, part, part.trail)
+            cache.prune()
+        for part in parts.values():
             self.notebooks |= part.notebooks
-            self.named |= part.named
-        return [part.checked for part in parts]
+            self.named |= {Path(name) for name in part.trail.files if not name.endswith(".py")}
+        return [parts[path].checked for path in files]
+
+    def _cache(self, probing: Probing) -> FileCache | None:
+        """What earlier runs kept of single files, where that was asked for and no model is built."""
+        if not self.remember or probing.pool is not None:
+            return None
+        from gradlint.file_cache import FileCache
+
+        return FileCache(self.project, self.config, self.rules, f"{self.input_spec}", f"{probing.refusal}")
+
+    def _part(self, path: Path, probing: Probing) -> _Part:
+        """One file with all that was looked at for it."""
+        outer, self.notebooks, self.project.trail = self.notebooks, {}, Trail()
+        try:
+            checked = self._guarded(path, partial(self._file, path, probing))
+        finally:
+            notebooks, self.notebooks = self.notebooks, outer
+        if checked.source is not None and probing.pool is None:
+            # The tree stays behind; whoever needs it parses again.
+            checked.comments = _comments(checked.source)
+            checked.source = replace(checked.source)
+            notebooks = {path: replace(n, file=replace(n.file)) for path, n in notebooks.items()}
+        return _Part(checked, notebooks, self.project.trail)
 
     def _refusal(self) -> str | None:
         """Why no model may be built, or None."""
@@ -248,11 +284,16 @@ class Engine:
 
 @dataclass
 class _Part:
-    """What one process found out about one file."""
+    """What was found out about one file."""
 
     checked: _Checked
     notebooks: dict[str, Notebook]
-    named: set[Path]
+    trail: Trail
+
+    @property
+    def lasts(self) -> bool:
+        """Whether the same is found as long as nothing that was looked at changes."""
+        return self.checked.source is not None and not self.checked.failed
 
 
 @dataclass
@@ -270,13 +311,7 @@ class _Reading:
 
     def __call__(self, path: Path) -> _Part:
         engine = self.engine
-        engine.notebooks, configuration.asked = {}, set()
-        probing = Probing(engine.config, engine.progress, None, engine._refusal())
-        checked = engine._guarded(path, partial(engine._file, path, probing))
-        if checked.source is not None:  # The tree stays behind; whoever needs it parses again.
-            checked.comments = _comments(checked.source)
-            checked.source = replace(checked.source)
-        return _Part(checked, engine.notebooks, configuration.asked)
+        return engine._part(path, Probing(engine.config, engine.progress, None, engine._refusal()))
 
 
 def _once(skipped: Iterable[Skipped]) -> tuple[Skipped, ...]:
@@ -296,7 +331,8 @@ def _comments(source: SourceFile) -> list[Suppression]:
 
 
 def _checked_model(model: Modelled, script: Script) -> CheckedModel:
-    return CheckedModel(script.path, model.graph, model.profile, model.measurements, model.guarantees)
+    # A copy leaves behind what was derived of the graph, which no report shows.
+    return CheckedModel(script.path, replace(model.graph), model.profile, model.measurements, model.guarantees)
 
 
 def _left_devices(models: Sequence[CheckedModel]) -> tuple[str, ...]:

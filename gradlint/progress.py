@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -45,8 +45,13 @@ class Silent:
 
 
 def counted(items: Sequence[Item], progress: Progress) -> Iterator[Item]:
-    """The items, each told as done when the next one is asked for."""
+    """So many items, each told as done when the next one is asked for."""
     progress.expect(len(items))
+    yield from told(items, progress)
+
+
+def told(items: Iterable[Item], progress: Progress) -> Iterator[Item]:
+    """The items, each told as done when the next one is asked for."""
     for item in items:
         yield item
         progress.done()

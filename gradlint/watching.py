@@ -49,7 +49,7 @@ def watched(options: dict[str, Any], run: Callable[..., int]) -> int:
         click.echo("error: --watch needs watchfiles: install the extra `gradlint-torch[watch]`", err=True)
         return WRONG
     options = {**options, "execute": bool(options["execute"])}
-    options.pop("use_cache", None)
+    options["remember"] = options.pop("use_cache", True)
     roots = _roots(options["paths"] or (Path(),))
     missing = [path for path in options["paths"] if not path.exists()]
     if missing:

@@ -57,26 +57,28 @@ class Importers:
 
     def of(self, file: SourceFile, name: str) -> list[SourceFile]:
         """Files that import `file` and hold the word `name`, sorted by path, at most `MAX_IMPORTERS`."""
-        if self._table is None:
-            self._table = self._scan()
-        folder, _, last = file.path.replace("\\", "/").rpartition("/")
-        package = folder.rpartition("/")[2]
-        stem = package if last == "__init__.py" else last.removesuffix(".py")
-        wanted = name.encode()
+        self._project.trail.importers.add((file.path, name))
         found = []
-        # A package's __init__ may hand the name on: whoever imports the package may call it too.
-        stems = {stem, package} if self._is_package(folder) else {stem}
-        for candidate in sorted({p for s in stems for p in self._table.get(s, ())}):
-            if candidate == file.path:
-                continue
-            raw = self._bytes(candidate)
-            if wanted in raw:
-                loaded = self._project.file(candidate)
-                if loaded is not None:
-                    found.append(loaded)
+        for candidate in self.naming(file.path, name):
+            loaded = self._project.file(candidate)
+            if loaded is not None:
+                found.append(loaded)
             if len(found) >= MAX_IMPORTERS:
                 break
         return found
+
+    def naming(self, path: str, name: str) -> list[str]:
+        """The paths of all files that import the module at `path` and hold the word `name`, sorted."""
+        if self._table is None:
+            self._table = self._scan()
+        folder, _, last = path.replace("\\", "/").rpartition("/")
+        package = folder.rpartition("/")[2]
+        stem = package if last == "__init__.py" else last.removesuffix(".py")
+        wanted = name.encode()
+        # A package's __init__ may hand the name on: whoever imports the package may call it too.
+        stems = {stem, package} if self._is_package(folder) else {stem}
+        candidates = sorted({p for s in stems for p in self._table.get(s, ())})
+        return [c for c in candidates if c != path and wanted in self._bytes(c)]
 
     def _is_package(self, folder: str) -> bool:
         known = self._packages.get(folder)

@@ -9,23 +9,33 @@ import sys
 from pathlib import Path
 
 from gradlint.location import Location
-from gradlint.source.project import SourceFile
+from gradlint.source.project import Project, SourceFile
 from gradlint.source.value import Value
 
 MAX_BYTES = 1 << 20
 
-asked: set[Path] = set()
-"""The paths that scripts have been found to name in this process, whether something is there or not."""
+LOADERS = (
+    "yaml.safe_load",
+    "yaml.load",
+    "yaml.full_load",
+    "json.load",
+    "toml.load",
+    "tomllib.load",
+    "tomli.load",
+    "omegaconf.OmegaConf.load",
+    "json.loads",
+)
+"""Calls whose value is the content of the file, or of the path, that they are given."""
 
 
-def find(name: str, file: SourceFile, root: Path) -> Path | None:
-    """The file that a relative name means to a script: next to it, in a folder above, within the root."""
-    folder = Path(file.path).parent
+def find(name: str, file: SourceFile, project: Project) -> Path | None:
+    """The file that a relative name means to a script: next to it, in a folder above, within the project's root."""
+    folder, root = Path(file.path).parent, project.root
     if Path(name).is_absolute() or not name or len(name) > 512:
         return None
     for base in (folder, *folder.parents):
         candidate = (base / name).resolve()
-        asked.add(candidate)
+        project.trail.files.add(str(candidate))
         if candidate.is_file() and root in candidate.parents:
             return candidate
         if base == root:

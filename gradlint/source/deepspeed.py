@@ -38,7 +38,7 @@ def _bound(evaluator: Evaluator, site: CallSite) -> object:
 def _value(evaluator: Evaluator, thing: Thing, site: CallSite) -> object:
     match thing:
         case Plain(value=value) if isinstance(value.value, str):
-            path = configuration.find(value.value, site.scope.file, evaluator.project.root)
+            path = configuration.find(value.value, site.scope.file, evaluator.project)
             loaded = configuration.load(path) if path is not None else None
             return loaded.value.get(KEY, 0) if loaded is not None and isinstance(loaded.value, dict) else None
         case Plain(value=value) if isinstance(value.value, dict):

@@ -83,18 +83,6 @@ SAME_RECEIVER = frozenset(
 )
 """Methods of models and configurations that return their receiver."""
 
-CONFIGURATION_LOADERS = (
-    "yaml.safe_load",
-    "yaml.load",
-    "yaml.full_load",
-    "json.load",
-    "toml.load",
-    "tomllib.load",
-    "tomli.load",
-    "omegaconf.OmegaConf.load",
-    "json.loads",
-)
-
 _PURE: dict[str, Callable[..., Any]] = {
     "builtins.float": float,
     "builtins.int": int,
@@ -155,7 +143,7 @@ def call_external(evaluator: Elements, name: str, node: ast.Call, scope: Scope, 
         return (Member(ModuleThing(scope.file), "__dict__"),)
     if name == "importlib.import_module" and first is not None:
         return _import_module(evaluator, first, scope, frame)
-    if name.endswith(CONFIGURATION_LOADERS) and first is not None:
+    if name.endswith(configuration.LOADERS) and first is not None:
         return _configuration(evaluator, first, scope, frame)
     if name in {"deepspeed.initialize", "apex.amp.initialize", "amp.initialize"}:
         model = next((k.value for k in node.keywords if k.arg == "model"), None)
@@ -268,8 +256,9 @@ def _modules_of(evaluator: Elements, package: str, scope: Scope) -> list[Any]:
     folder = Path(scope.file.path).parent
     relative = Path(*package.split("."))
     for base in (folder, *folder.parents):
-        if (base / relative).is_dir():
-            files = [evaluator.project.file(p) for p in sorted((base / relative).glob("*.py"))[:24]]
+        names = evaluator.project.names_in(base / relative)
+        if names:
+            files = [evaluator.project.file(base / relative / n) for n in sorted(names) if n.endswith(".py")][:24]
             return [f for f in files if f is not None]
         if base == evaluator.project.root:
             break
@@ -280,7 +269,7 @@ def _configuration(evaluator: Elements, source: ast.expr, scope: Scope, frame: F
     found: list[Thing] = []
     for thing in evaluator.evaluate(source, scope, frame):
         for path in _paths(evaluator, thing):
-            file = configuration.find(path, scope.file, evaluator.project.root)
+            file = configuration.find(path, scope.file, evaluator.project)
             value = configuration.load(file) if file else None
             if value is not None and file is not None:
                 found.append(Plain(value))

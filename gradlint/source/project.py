@@ -9,7 +9,7 @@ import stat
 import tokenize
 import warnings
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -116,21 +116,43 @@ def find_root(path: Path) -> Path:
     return next((p for p in (folder, *folder.parents) if any((p / m).exists() for m in MARKERS)), folder)
 
 
+@dataclass
+class Trail:
+    """What was looked at to read a script: `files` whether they are there or not, the names in `folders`, and which
+    files import a module under a name (`importers`: pairs of the module's path and the name)."""
+
+    files: set[str] = field(default_factory=set)
+    folders: set[str] = field(default_factory=set)
+    importers: set[tuple[str, str]] = field(default_factory=set)
+
+    def join(self, other: Trail) -> None:
+        """Add what another trail holds."""
+        self.files |= other.files
+        self.folders |= other.folders
+        self.importers |= other.importers
+
+
 class Project:
-    """Files under one root, read on demand and kept while they are near (at most `capacity` trees)."""
+    """Files under one root, read on demand and kept while they are near (at most `capacity` trees).
+
+    `trail` gathers what is looked at. Whoever keeps something for later scripts that was read from files keeps its
+    trail beside it, and joins it whenever it is used again.
+    """
 
     def __init__(self, root: Path, capacity: int = 256) -> None:
         self.root = root.resolve()
+        self.trail = Trail()
         self._files: OrderedDict[str, SourceFile | None] = OrderedDict()
         self._capacity = capacity
         self._folders: dict[str, frozenset[str]] = {}
-        self._modules: dict[tuple[str, str, int], SourceFile | None] = {}
+        self._modules: dict[tuple[str, str, int], tuple[SourceFile | None, Trail]] = {}
 
     def file(self, path: Path | str) -> SourceFile | None:
         """The file, or None if it cannot be read or does not parse."""
         key = str(path)
         if key not in self._files:
             key = str(Path(path).resolve())
+        self.trail.files.add(key)
         if key in self._files:
             self._files.move_to_end(key)
             return self._files[key]
@@ -168,8 +190,15 @@ class Project:
         """
         key = (name, importer.path, level)
         if key not in self._modules:
-            self._modules[key] = self._find(name, Path(importer.path).parent, level)
-        return self._modules[key]
+            outer, self.trail = self.trail, Trail()
+            try:
+                found = self._find(name, Path(importer.path).parent, level)
+                self._modules[key] = (found, self.trail)
+            finally:
+                self.trail = outer
+        found, looked_at = self._modules[key]
+        self.trail.join(looked_at)
+        return found
 
     def _find(self, name: str, folder: Path, level: int) -> SourceFile | None:
         if level:
@@ -190,14 +219,22 @@ class Project:
                 return self.file(inner / "__init__.py")
         return None
 
-    def _holds(self, folder: Path, name: str) -> bool:
-        """Whether a folder holds an entry of this name; a folder is listed once."""
+    def names_in(self, folder: Path) -> frozenset[str]:
+        """The names of a folder's entries, none where there is no such folder; a folder is listed once."""
         key = str(folder)
+        self.trail.folders.add(key)
         names = self._folders.get(key)
         if names is None:
-            try:
-                names = frozenset(p.name for p in folder.iterdir())
-            except OSError:
-                names = frozenset()
-            self._folders[key] = names
-        return name in names
+            names = self._folders[key] = listed(folder)
+        return names
+
+    def _holds(self, folder: Path, name: str) -> bool:
+        return name in self.names_in(folder)
+
+
+def listed(folder: Path) -> frozenset[str]:
+    """The names of a folder's entries, none where there is no such folder."""
+    try:
+        return frozenset(p.name for p in folder.iterdir())
+    except OSError:
+        return frozenset()

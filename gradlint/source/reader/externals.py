@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from gradlint.graph.model import InitLaw
+from gradlint.source import configuration
 from gradlint.source.reader import environments, laws
 from gradlint.source.reader.arrays import OTHER_CREATORS
 from gradlint.source.reader.creation import CREATORS
@@ -55,6 +56,8 @@ class Externals(Libraries):
             return self._call_torch(name, args, kwargs, site)
         if first in ("math", "numpy", "np", "cmath"):
             return self._call_math(callee, args, kwargs, site)
+        if name.endswith(configuration.LOADERS):
+            return self._configuration(name, args, site)
         if name in ("copy.deepcopy", "copy.copy"):
             return self.copied(args[0], site, deep=name.endswith("deepcopy")) if args else Unknown(name)
         if first in (

@@ -6,6 +6,7 @@ import itertools
 import math
 from typing import Any
 
+from gradlint.source import configuration
 from gradlint.source.reader.builtin_objects import BuiltinObjects
 from gradlint.source.reader.builtin_sequences import MAX_RANGE
 from gradlint.source.reader.values import (
@@ -57,7 +58,7 @@ class Libraries(BuiltinObjects):
             case "types.SimpleNamespace":
                 return Instance(None, dict(kwargs))
             case "easydict.EasyDict":
-                return Instance(None, {**(args[0] if args and isinstance(args[0], dict) else {}), **kwargs}, open=True)
+                return _with_attributes({**(args[0] if args and isinstance(args[0], dict) else {}), **kwargs})
             case "argparse.ArgumentParser":
                 return Instance(None, {"*arguments*": {}})
             case "argparse.Namespace":
@@ -69,6 +70,19 @@ class Libraries(BuiltinObjects):
             case "os.path.dirname" | "os.path.abspath" | "os.getcwd":
                 return Unknown(name)
         return Unknown(f"the value of `{name}(…)`")
+
+    def _configuration(self, loader: str, args: list[Any], site: Site) -> Any:
+        """The content of a configuration file that is given by its path or opened."""
+        given = args[0] if args else None
+        path = given.attributes.get("name") if isinstance(given, Instance) and given.cls is None else given
+        found = configuration.find(path, site.file, self.project) if isinstance(path, str) else None
+        value = configuration.load(found) if found is not None else None
+        if value is None:
+            return Unknown("a configuration file that is not at hand")
+        return _with_attributes(value.value) if "OmegaConf" in loader else value.value
+
+    def _builtin_open(self, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
+        return Instance(None, {"name": args[0]}, open=True) if args else Unknown("a file")
 
     def _imported(self, name: Any, site: Site) -> Any:
         frame = self.file_frame(site.file)
@@ -121,6 +135,16 @@ class Libraries(BuiltinObjects):
         if name == "set_defaults":
             return Native(name, defaults)
         return Native(name, lambda a, k, s: Unknown(name))
+
+
+def _with_attributes(content: Any) -> Any:
+    """Nested dictionaries whose items are attributes too."""
+    match content:
+        case dict():
+            return Instance(None, {key: _with_attributes(value) for key, value in content.items()}, open=True)
+        case list():
+            return [_with_attributes(value) for value in content]
+    return content
 
 
 def _default_argument(flag: str, kwargs: dict[str, Any]) -> Any:

@@ -283,9 +283,10 @@ class Machine(ABC):
             return []
         folder = Path(*package.split("."))
         for base in (Path(frame.file.path).parent, self.project.root):
-            if (base / folder).is_dir():
-                files = sorted((base / folder).glob("*.py"))[:32]
-                return [f"{package}.{f.stem}" for f in files if not f.stem.startswith("_")]
+            names = self.project.names_in(base / folder)
+            if names:
+                stems = [n.removesuffix(".py") for n in sorted(names) if n.endswith(".py")][:32]
+                return [f"{package}.{stem}" for stem in stems if not stem.startswith("_")]
         return []
 
     # -- names ---------------------------------------------------------------------------------------------------

@@ -1,0 +1,139 @@
+"""What earlier runs without execution found in single files, kept until anything that they looked at for it changes."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import json
+import os
+import pickle
+import sys
+import zlib
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import is_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, TypeVar
+
+from gradlint.cache import Digests, code_digest, folder_of, hashed, prepare, write_whole
+from gradlint.config import Config
+from gradlint.rule import Rule
+from gradlint.source.callers import importers_of
+from gradlint.source.project import Project, Trail, listed
+
+Found = TypeVar("Found")
+
+MAX_FOLDERS = 8
+"""Combinations of settings and gradlint's own code that are kept; the oldest go first."""
+
+MAX_ENTRIES = 6000
+"""Files that are kept for each of them."""
+
+_PLAIN = frozenset([("builtins", "set"), ("builtins", "frozenset"), ("builtins", "complex")])
+
+
+class FileCache:
+    """What the files of a project were found to hold, under the same settings and rules.
+
+    An entry holds as long as the file itself, all others that were looked at to read it, the names in folders that its
+    imports were looked for in, and the list of those that import it are as they were. What is damaged counts as
+    missing: an entry can hold nothing but data of gradlint's own classes.
+    """
+
+    def __init__(self, project: Project, config: Config, rules: Sequence[Rule], *about: str) -> None:
+        code = sorted({str(_stamp(type(rule))) for rule in rules})
+        key = hashed([code_digest(), sys.version, str(project.root), repr(config), *code, *about])
+        self._folder = folder_of() / f"files-{key}"
+        self._project = project
+        self._digests = Digests()
+        self._folders: dict[str, str] = {}
+        self._kept = False
+
+    def find(self, path: Path, kind: type[Found]) -> Found | None:
+        """What was kept of that kind for the file, or None if there is nothing that holds."""
+        try:
+            head, _, body = self._entry(path).read_bytes().partition(b"\n")
+            told = json.loads(head)
+            if hashed([body.hex()]) != told["body"] or not self._holds(told):
+                return None
+            found = _Reader(io.BytesIO(zlib.decompress(body))).load()
+        except Exception:  # Whatever is wrong with an entry, the file can be checked again.
+            return None
+        return found if isinstance(found, kind) else None
+
+    def keep(self, path: Path, found: Any, trail: Trail) -> None:
+        """Remember what was found in the file and what was looked at for it. A failed write is no error."""
+        try:
+            body = zlib.compress(pickle.dumps(found, protocol=5), 1)
+        except Exception:  # A rule of a third party can say anything about its findings.
+            return
+        importers = importers_of(self._project)
+        told = {
+            "files": {f: self._digests.of(f) for f in sorted({*trail.files, str(path.resolve())})},
+            "folders": {f: self._names(f) for f in sorted(trail.folders)},
+            "importers": [[*asked, importers.naming(*asked)] for asked in sorted(trail.importers)],
+            "body": hashed([body.hex()]),
+        }
+        with suppress(OSError):
+            prepare(self._folder)
+            write_whole(self._entry(path), json.dumps(told).encode() + b"\n" + body)
+            self._kept = True
+
+    def prune(self) -> None:
+        """Drop the oldest entries, and those of the oldest settings."""
+        if not self._kept:
+            return
+        with suppress(OSError):
+            os.utime(self._folder)
+            for old in _oldest(self._folder.iterdir(), MAX_ENTRIES):
+                old.unlink(missing_ok=True)
+            for folder in _oldest(self._folder.parent.glob("files-*"), MAX_FOLDERS):
+                for old in folder.iterdir():
+                    old.unlink(missing_ok=True)
+                folder.rmdir()
+
+    def _entry(self, path: Path) -> Path:
+        return self._folder / f"{hashed([str(path.resolve())])}.entry"
+
+    def _holds(self, told: dict[str, Any]) -> bool:
+        importers = importers_of(self._project)
+        return (
+            all(self._digests.of(path) == digest for path, digest in told["files"].items())
+            and all(self._names(folder) == names for folder, names in told["folders"].items())
+            and all(importers.naming(path, name) == found for path, name, found in told["importers"])
+        )
+
+    def _names(self, folder: str) -> str:
+        if folder not in self._folders:
+            # No module's name begins with a dot, but that of the folder of this cache does.
+            self._folders[folder] = hashed(sorted(n for n in listed(Path(folder)) if not n.startswith(".")))
+        return self._folders[folder]
+
+
+class _Reader(pickle.Unpickler):
+    """Reads data of gradlint's own classes and nothing else: the cache lies where anybody's project lies."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in _PLAIN:
+            return super().find_class(module, name)
+        if module.startswith("gradlint.") and module in sys.modules:
+            found = super().find_class(module, name)
+            if isinstance(found, type) and (is_dataclass(found) or issubclass(found, Enum)):
+                return found
+        raise pickle.UnpicklingError(f"{module}.{name} is no part of what is kept")
+
+
+def _oldest(paths: Iterable[Path], most: int) -> list[Path]:
+    """The paths beyond the `most` newest ones."""
+    return sorted(paths, key=lambda p: p.stat().st_mtime, reverse=True)[most:]
+
+
+def _stamp(rule: type) -> tuple[str, int, int] | str:
+    """What changes with the code of a rule that is not gradlint's own."""
+    try:
+        file = Path(inspect.getfile(rule))
+        seen = file.stat()
+    except (OSError, TypeError):
+        return rule.__qualname__
+    return str(file), seen.st_size, seen.st_mtime_ns
