@@ -183,7 +183,8 @@ def _described(
 
 
 def _measured(built: BuiltModel, seed: int) -> BuiltModel:
-    """Fill in laws that could not be followed (a factorisation, a norm) from a real build, if that is small."""
+    """Fill in from a real build, if that is small, what could not be followed: laws (a factorisation, a norm) and what
+    buffers hold (the mask of shifted windows)."""
     from torch.nn.parameter import is_lazy
 
     unknown = [name for name, law in built.laws.items() if law.distribution == "unknown"]
@@ -193,7 +194,11 @@ def _measured(built: BuiltModel, seed: int) -> BuiltModel:
         real = built.factory(seed)
     except BuildError:
         return built
-    values = {**dict(real.named_buffers()), **dict(real.named_parameters(remove_duplicate=False))}
+    buffers = dict(real.named_buffers())
+    for name, buffer in built.module.named_buffers():
+        if name in unknown and name in buffers and buffer.is_meta and buffer.shape == buffers[name].shape:
+            keep_values(buffer, buffers[name])
+    values = {**buffers, **dict(real.named_parameters(remove_duplicate=False))}
     for name in unknown:
         if name in values:
             found = measured_law(values[name])

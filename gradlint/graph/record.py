@@ -282,8 +282,11 @@ class Recorder(OperationWalk):
         if name not in self._attributes or not (parameter or buffer):
             node = self.graph.create_node("get_attr", name)
             record = Record(name, "parameter", "parameter" if parameter else "buffer", parameters={"weight": name})
+            held = _moments_of(tensor) if buffer else None
             if not parameter and not buffer:
                 record = Record(name, "constant", "constant", _constant(tensor))
+            elif held and held.get("mask"):
+                record = Record(name, "constant", "constant", held)
             record.shape, record.dtype = tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")
             record.floating = tensor.is_floating_point() or tensor.is_complex()
             node.meta["gradlint"] = record

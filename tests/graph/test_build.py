@@ -90,6 +90,31 @@ def test_only_a_build_that_lacked_numbers_is_repeated(pool: WorkerPool, tmp_path
     assert built.output.count("ran") == 2
 
 
+SHIFTED = """
+import torch
+from torch import nn
+class Shifted(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        parts = torch.zeros(1, 4)
+        parts[:, 2:] = 1
+        apart = parts.unsqueeze(1) - parts.unsqueeze(2)
+        self.register_buffer("mask", apart.masked_fill(apart != 0, -100.0).masked_fill(apart == 0, 0.0))
+    def forward(self, x):
+        return (self.layer(x) + self.mask).softmax(-1)
+net = Shifted()
+"""
+
+
+def test_a_mask_that_a_constructor_computes_hides_keys_and_is_no_signal(pool: WorkerPool, tmp_path: Path) -> None:
+    """Two of four tokens are seen by each of them (the buffer of Liu et al. 2021): Σp² of even weights is 1/2."""
+    built = build(pool, tmp_path, SHIFTED)
+    assert isinstance(built, Built), built
+    (mask,) = [n for n in built.graph.nodes if n.op == "masked_fill"]
+    assert mask.attributes["visible"] == pytest.approx(0.5)
+
+
 def test_packages_between_script_and_root_and_relative_imports_are_found(pool: WorkerPool, tmp_path: Path) -> None:
     write(tmp_path, {"sub/lib/net.py": NET, "sub/lib/jobs/train.py": "from ..net import Net\nnet = Net()\n"})
     (tmp_path / "sub" / "__init__.py").unlink()

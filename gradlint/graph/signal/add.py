@@ -207,6 +207,7 @@ def combined(a: Signal, b: Signal, factor: float, same: bool) -> Signal:
         wide.positions,
         wide.features,
         lead=blended((qa / q, (qb + cross) / q), (a, b)),
+        groups=max(a.groups, b.groups),
     )
 
 

@@ -22,6 +22,7 @@ def traded(x: Signal, positions: float, features: float) -> Signal:
     return replace(
         x, ds=1.0 - min(shared + x.f, 1.0), f=x.s - shared if x.positions > 1.0 else 0.0, dc=1.0 - c,
         de=x.same_position, parts=(), positions=positions, features=features, lead=None,
+        groups=1.0,
     )  # fmt: skip
 
 

@@ -115,7 +115,9 @@ def matmul(site: Site) -> Signal:
         tokens = features
         count = windows(site)
         s, f = a.s, head_correlation(b, tokens * count)
-        return Signal(q, 0.0, 1.0 - s, 1.0 - a.c * b.c, None, f, a.v + b.v, a.batch, positions, features)
+        return Signal(
+            q, 0.0, 1.0 - s, 1.0 - a.c * b.c, None, f, a.v + b.v, a.batch, positions, features, groups=a.groups
+        )
     s = (a.s + (length - 1.0) * r_b * r_a) / gain
     rows = min(_rows(site, length), positions)
     if positions > rows:  # heads among the positions
@@ -126,7 +128,7 @@ def matmul(site: Site) -> Signal:
     m = b.m * math.sqrt(min(1.0 / gain, 1.0)) * math.sqrt(min((1.0 + (length - 1.0) * r_a), length))
     m = max(-1.0, min(m, 1.0))
     ds, dc = 1.0 - min(s, 1.0), 1.0 - min(c, 1.0)
-    return Signal(q, m, ds, dc, None, 0.0, a.v + b.v, a.batch, positions, features)
+    return Signal(q, m, ds, dc, None, 0.0, a.v + b.v, a.batch, positions, features, groups=max(a.groups, b.groups))
 
 
 def _turned_back(g: Gradient, x: Signal, length: float) -> Gradient:

@@ -45,7 +45,8 @@ class Signal:
     position in two samples, None where it is no different. `f`: correlation between features of one token
     beyond m². `v`: variance of E[x²] between draws of the weights, relative to its square. `batch`,
     `positions`, `features`: N, P and n. `parts`: the tensors of a concatenation along the features, which a
-    norm per channel treats one by one. `lead`: the energy of a class token, where it has one of its own.
+    norm per channel treats one by one. `lead`: the energy of a class token, where it has one of its own. `groups`: how
+    many groups of features (heads) stand among the positions.
     """
 
     log_q: float
@@ -60,6 +61,7 @@ class Signal:
     features: float = 1.0
     parts: tuple[Signal, ...] = ()
     lead: Lead | None = None
+    groups: float = 1.0
 
     @property
     def s(self) -> float:

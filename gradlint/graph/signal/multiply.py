@@ -58,6 +58,7 @@ def mul(site: Site) -> Signal:
         wide.positions,
         max(a.features, b.features),
         lead=lead,
+        groups=max(a.groups, b.groups),
     )
 
 

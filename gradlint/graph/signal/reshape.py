@@ -47,7 +47,8 @@ def reshape(site: Site) -> Signal:
     """Axes move: when positions become features, pairs of positions become pairs of features, and back."""
     x, op = site.inputs[0], site.node.op
     if op in _MASKING or op in _SAMPLED:
-        site.doubt = _MASK_DOUBT if op in _MASKING else _SAMPLE_DOUBT
+        if not isinstance(site.attribute("visible"), float):
+            site.doubt = _MASK_DOUBT if op in _MASKING else _SAMPLE_DOUBT
         nth = site.memory["through"] = _carrier(site)
         x = replace(site.inputs[nth], parts=())
         n, p, features = extent(site, x)
@@ -61,7 +62,7 @@ def reshape(site: Site) -> Signal:
         same = n == x.features
         picked = replace(x, parts=x.parts if same else (), batch=batch, positions=p, features=n)
         picked = _by_place(site, picked, x)
-        return _fewer_groups(picked, x, _groups(site)) if same else picked
+        return _fewer_groups(picked, x) if same else picked
     if op in ("expand", "repeat", "tile", "repeat_interleave", "broadcast_to", "expand_as"):
         if x.batch == 1.0 and _to_samples(site):
             return replace(x, batch=float(site.batch_size))
@@ -156,27 +157,17 @@ def _to_samples(site: Site) -> bool:
     return len(tail) == len(shape) and tail[0] == 1 and tail[1:] == tuple(shape)[1:]
 
 
-def _groups(site: Site) -> float:
-    """How many groups of features stand among the positions, by the reshapes in front: (3 × heads) × tokens."""
-    count, producer = 1.0, site.producers[0] if site.producers else None
-    while producer is not None and producer.node.kind == "reshape" and producer.inputs:
-        before, after = producer.inputs[0], producer.output
-        count *= max(after.positions / before.positions, 1.0) if after.features < before.features else 1.0
-        producer = producer.producers[0]
-    return count
-
-
-def _fewer_groups(picked: Signal, x: Signal, groups: float) -> Signal:
+def _fewer_groups(picked: Signal, x: Signal) -> Signal:
     """One of r groups (queries of queries, keys and values): more of the pairs that are left are two tokens
     of one group, of which two others share no more than their mean."""
-    r, p = x.positions / max(picked.positions, 1.0), picked.positions
+    r, p, groups = x.positions / max(picked.positions, 1.0), picked.positions, x.groups
     if r <= 1.0 or groups < r or groups % r or p <= 1.0:
         return picked
     tokens, shared = x.positions / groups, x.m * x.m
     within = ((x.positions - 1.0) * x.s - (x.positions - tokens) * shared) / max(tokens - 1.0, 1.0)
     s = ((tokens - 1.0) * within + (p - tokens) * shared) / (p - 1.0)
     c = shared + (x.c - shared) * r
-    return replace(picked, ds=1.0 - min(s, 1.0), dc=1.0 - min(c, 1.0))
+    return replace(picked, ds=1.0 - min(s, 1.0), dc=1.0 - min(c, 1.0), groups=groups / r)
 
 
 def _carrier(site: Site) -> int:
@@ -263,16 +254,22 @@ def _moved(site: Site, x: Signal) -> Signal:
         k = p / x.positions
         s = ((x.positions - 1.0) * x.s + (p - x.positions) * shared) / (p - 1.0)
         c = (x.c + (k - 1.0) * x.m * x.m) / k
-        return replace(x, ds=1.0 - s, dc=1.0 - c, de=x.same_position, parts=(), positions=p, features=n)
+        return replace(
+            x, ds=1.0 - s, dc=1.0 - c, de=x.same_position, parts=(), positions=p, features=n, groups=x.groups * k
+        )
     if p < x.positions and n > x.features:  # positions become features
         k = x.positions / p
         f = ((k - 1.0) * x.s + (n - k) * shared) / max(n - 1.0, 1.0) - x.m * x.m
         if p <= 1.0:
-            return replace(x, ds=1.0, dc=x.same_position, de=None, f=f, parts=(), positions=p, features=n)
+            return replace(x, ds=1.0, dc=x.same_position, de=None, f=f, parts=(), positions=p, features=n, groups=1.0)
+        if x.groups < k:  # neighbours become one token (patch merging)
+            same, other = x.pairs
+            c = x.c if x.de is None else (same + (p - 1.0) * other) / p
+            return replace(x, dc=1.0 - c, f=f, parts=(), positions=p, features=n, groups=1.0)
         s = ((x.positions - 1.0) * x.s - (x.positions - p) * x.m * x.m) / (p - 1.0)
         c = x.c if x.de is None else min(k * x.c - (k - 1.0) * x.m * x.m, 1.0 - x.de)
         s = max(min(s, 1.0), x.s)
-        return replace(x, ds=1.0 - s, dc=1.0 - c, f=f, parts=(), positions=p, features=n)
+        return replace(x, ds=1.0 - s, dc=1.0 - c, f=f, parts=(), positions=p, features=n, groups=x.groups / k)
     if n == x.positions and p == x.features:  # tokens and channels change places (a mixer)
         c = x.m * x.m + (1.0 - x.same_position - x.m * x.m) / p
         return replace(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 from test_signal_nets import compared
+from test_signal_traced import BATCH, Net, output, traced
+
+from gradlint.graph.signal import profile
 
 torch = pytest.importorskip("torch")
 nn, F = torch.nn, torch.nn.functional
@@ -103,3 +106,24 @@ def test_weight_gradients_within_a_fraction_of_a_decade(name):
     build, shape, tolerance = CASES[name]
     for layer, predicted, measured in compared(build, torch.randn(shape)):
         assert predicted == pytest.approx(measured, abs=tolerance), layer
+
+
+def test_neighbours_that_become_one_token_stay_as_alike_as_tokens_are():
+    """Patch merging (Liu et al. 2021, §3.1) is no merging of heads: tokens that share 0.2 do so as fours, too."""
+
+    def rest(h):
+        h = h + 0.5 * h[:, :1, :1]
+        return h.reshape(-1, 4, 2, 4, 2, 8).permute(0, 1, 3, 4, 2, 5).flatten(3)
+
+    graph = traced(lambda: Net(rest, nn.Linear(8, 8, bias=False)), torch.randn(BATCH, 8, 8, 8))
+    merged = output(graph, "flatten")
+    assert (merged.positions, merged.features) == (16.0, 32.0)
+    assert merged.s == pytest.approx(0.25 / 1.25, abs=0.02)
+
+
+def test_a_known_mask_leaves_nothing_to_doubt():
+    def rest(h):
+        return h.masked_fill(torch.ones(4, 4, dtype=torch.bool, device=h.device).triu(1), -1e9).softmax(-1)
+
+    graph = traced(lambda: Net(rest, nn.Linear(4, 4)), torch.randn(BATCH, 4, 4))
+    assert profile(graph, batch_size=BATCH).confidence == "high"
