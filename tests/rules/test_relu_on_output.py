@@ -8,7 +8,9 @@ import pytest
 
 from gradlint.config import Config
 from gradlint.engine import Engine
-from gradlint.finding import Severity
+from gradlint.finding import Finding, Outcome, Severity, Verdict
+from gradlint.probe.experiment import LayerMeasurement, Measurement, Measurements
+from gradlint.rules.relu_on_output import ReluOnOutput
 
 SCRIPT = """
 import torch
@@ -59,3 +61,55 @@ def test_ends_that_pass_the_gradient_and_models_of_several_outputs_are_left_alon
 
 def test_a_loss_that_is_not_known_is_left_alone(tmp_path):
     assert severities(tmp_path, "F.relu(self.two(h))", "PoissonNLLLoss") == []
+
+
+BIASED = """
+import torch
+from torch import nn
+
+net = nn.Sequential(nn.Linear(16, 32){norm}, nn.{activation}(), nn.Linear(32, 32), nn.{activation}(), nn.Linear(32, 4))
+nn.init.constant_(net[0].bias, {bias})
+optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+criterion = nn.CrossEntropyLoss()
+for x, y in loader:
+    optimizer.zero_grad()
+    criterion(net(x), y).backward()
+    optimizer.step()
+"""
+
+
+def biased(folder: Path, bias: float, activation: str = "ReLU", norm: str = "") -> list[Finding]:
+    (folder / "train.py").write_text(BIASED.format(bias=bias, activation=activation, norm=norm), encoding="utf-8")
+    return list(Engine(Config(exec=False, select=("GL103",)), folder).run([folder / "train.py"]).findings)
+
+
+def test_a_bias_far_below_zero_holds_a_hidden_rectifier_shut(tmp_path):
+    (finding,) = biased(tmp_path, -10)
+    assert finding.severity is Severity.WARNING and finding.location.line == 6
+    assert "the bias of `0` starts at -10" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("bias", "activation", "norm"),
+    [
+        (-0.5, "ReLU", ""),
+        (10, "ReLU", ""),
+        (-10, "Tanh", ""),
+        (-10, "LeakyReLU", ""),
+        (-10, "ReLU", ", nn.BatchNorm1d(32)"),
+    ],
+)
+def test_a_bias_that_lets_something_through_is_left_alone(bias, activation, norm, tmp_path):
+    assert biased(tmp_path, bias, activation, norm) == []
+
+
+def test_the_share_of_dead_units_decides(tmp_path):
+    (finding,) = biased(tmp_path, -10)
+
+    def verdict(dead: float | None) -> Verdict:
+        layers = {"0": LayerMeasurement("0", dead=dead)}
+        return ReluOnOutput().judge(finding, Measurements({"baseline": Measurement("baseline", layers=layers)}))
+
+    assert (verdict(1.0).outcome, verdict(1.0).severity) == (Outcome.CONFIRMED, Severity.ERROR)
+    assert (verdict(0.6).outcome, verdict(0.6).severity) == (Outcome.CONFIRMED, None)
+    assert [verdict(x).outcome for x in (0.1, None)] == [Outcome.REFUTED, Outcome.UNVERIFIED]
