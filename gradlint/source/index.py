@@ -88,6 +88,7 @@ class Scope:
     globals: set[str] = field(default_factory=set)
     words: set[str] = field(default_factory=set)
     _holders: dict[int, list[str]] | None = None
+    _all_calls: list[CallSite] | None = None
 
     @property
     def qualified_name(self) -> str:
@@ -135,11 +136,23 @@ class Scope:
         """The function of that name defined directly in this scope (the last one wins)."""
         return next((c for c in reversed(self.children) if c.kind == "function" and c.name == name), None)
 
-    def all_calls(self) -> Iterator[CallSite]:
-        """The calls here and in every scope inside."""
-        yield from self.calls
-        for child in self.children:
-            yield from child.all_calls()
+    def all_calls(self) -> list[CallSite]:
+        """The calls here and in every scope inside, gathered at the first question."""
+        if self._all_calls is None:
+            self._all_calls = [*self.calls, *(s for child in self.children for s in child.all_calls())]
+        return self._all_calls
+
+    def imports(self) -> Iterator[tuple[str, int]]:
+        """The modules that the imports of this scope may mean, with the number of leading dots."""
+        yield from self.stars
+        for binding in (b for bindings in self.bindings.values() for b in bindings):
+            match binding.node:
+                case ast.alias(name=name) if binding.kind == "import":
+                    yield name, 0
+                case ast.ImportFrom(module=module, names=names, level=level):
+                    name = names[binding.unpack[0]].name
+                    yield module or "", level
+                    yield (f"{module}.{name}" if module else name), level
 
 
 @dataclass(eq=False, slots=True)
@@ -152,11 +165,18 @@ class FileIndex:
     calls_by_name: dict[str, list[CallSite]]
     scope_of: dict[int, Scope]
     flags: dict[str, list[CallSite]] | None = None
+    _imports: list[tuple[str, int]] | None = None
 
     @property
     def classes(self) -> list[Scope]:
         """All classes, in source order."""
         return [s for s in self.scopes if s.kind == "class"]
+
+    def imports(self) -> list[tuple[str, int]]:
+        """The modules that the file's imports may mean, each once, with the number of leading dots."""
+        if self._imports is None:
+            self._imports = list(dict.fromkeys(i for s in self.scopes for i in s.imports()))
+        return self._imports
 
 
 def dotted(node: ast.AST) -> str | None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from gradlint.source.pretrained import NOT_MODELS
 from gradlint.source.things import Thing, external_name
+
+MAX_NAMES = 4_096
+"""Outside names whose meaning is kept: a project calls a few hundred, over and over."""
 
 RECURRENT = frozenset({"RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell", "RNNBase", "RNNCellBase"})
 
@@ -52,6 +56,7 @@ MODEL_LIBRARIES = (
 _TRANSFORMERS_MODEL = re.compile(r"(Model|For[A-Z]\w+|LMHead\w*|PreTrainedModel|Encoder|Decoder|UNet\w*|\w*VAE)\w*$")
 
 
+@lru_cache(MAX_NAMES)
 def is_model_name(name: str) -> bool:
     """Whether calling this outside name constructs a network with weights."""
     owner, _, last = name.rpartition(".")
@@ -71,6 +76,7 @@ def is_model_name(name: str) -> bool:
     return True
 
 
+@lru_cache(MAX_NAMES)
 def is_module_base(name: str) -> bool:
     """Whether a class with this outside base is a torch.nn.Module."""
     return bool(_MODULE_BASES.search(name)) and not _NOT_MODULES.search(name)

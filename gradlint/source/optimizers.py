@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import lru_cache
 
 from gradlint.source.evaluate import Evaluator
 from gradlint.source.groups import Groups
 from gradlint.source.index import Scope, location
 from gradlint.source.keywords import spread
+from gradlint.source.model_names import MAX_NAMES
 from gradlint.source.models import Models, variable_of
 from gradlint.source.resolve import resolution, resolve
 from gradlint.source.script import Optimizer, ParameterGroup, Schedule
@@ -87,6 +89,7 @@ _NOT_OPTIMIZERS = re.compile(
 _WARMUP = re.compile(r"warm_?up", re.IGNORECASE)
 
 
+@lru_cache(MAX_NAMES)
 def optimizer_algorithm(name: str) -> str | None:
     """The algorithm that an outside constructor makes ("" when the name was not known), or None if it is none."""
     known = name.startswith(_LIBRARIES) or _IN_MODEL_LIBRARIES.fullmatch(name) is not None

@@ -145,6 +145,7 @@ class Project:
         self._files: OrderedDict[str, SourceFile | None] = OrderedDict()
         self._capacity = capacity
         self._folders: dict[str, frozenset[str]] = {}
+        self._search_paths: dict[Path, list[Path]] = {}
         self._modules: dict[tuple[str, str, int], tuple[SourceFile | None, Trail]] = {}
 
     def file(self, path: Path | str) -> SourceFile | None:
@@ -206,18 +207,29 @@ class Project:
                 folder = folder.parent
             bases = [folder]
         else:
+            bases = self._search_path(folder)
+        if not name:
+            found = next((b for b in bases if self._holds(b, "__init__.py")), None)
+            return self.file(found / "__init__.py") if found is not None else None
+        *packages, last = name.split(".")
+        for base in bases:
+            if packages and not self._holds(base, packages[0]):
+                continue
+            outer = base.joinpath(*packages) if packages else base
+            if self._holds(outer, f"{last}.py"):
+                return self.file(outer / f"{last}.py")
+            if self._holds(outer, last) and self._holds(outer / last, "__init__.py"):
+                return self.file(outer / last / "__init__.py")
+        return None
+
+    def _search_path(self, folder: Path) -> list[Path]:
+        """Where an absolute import of a file in this folder is looked for, in order."""
+        found = self._search_paths.get(folder)
+        if found is None:
             parents = [folder, *folder.parents]
             within = parents[: parents.index(self.root) + 1] if self.root in parents else [folder]
-            bases = [*within, self.root / "src"]
-        parts = name.split(".") if name else []
-        for base in bases:
-            outer = base.joinpath(*parts[:-1]) if len(parts) > 1 else base
-            if parts and self._holds(outer, f"{parts[-1]}.py"):
-                return self.file(outer / f"{parts[-1]}.py")
-            inner = outer / parts[-1] if parts else base
-            if (not parts or self._holds(outer, parts[-1])) and self._holds(inner, "__init__.py"):
-                return self.file(inner / "__init__.py")
-        return None
+            found = self._search_paths[folder] = [*within, self.root / "src"]
+        return found
 
     def names_in(self, folder: Path) -> frozenset[str]:
         """The names of a folder's entries, none where there is no such folder; a folder is listed once."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -149,20 +148,10 @@ class _Reading:
 
     def _imports(self, file: SourceFile, index: FileIndex) -> Iterator[SourceFile]:
         """The project files that a file names in its imports, in order."""
-        for scope in index.scopes:
-            wanted = [(m, level) for m, level in scope.stars]
-            for bindings in scope.bindings.values():
-                for binding in bindings:
-                    match binding.node:
-                        case ast.alias(name=name) if binding.kind == "import":
-                            wanted.append((name, 0))
-                        case ast.ImportFrom(module=module, names=names, level=level):
-                            name = names[binding.unpack[0]].name
-                            wanted += [(module or "", level), (f"{module}.{name}" if module else name, level)]
-            for name, level in wanted:
-                other = self.project.module(name, file, level)
-                if other is not None:
-                    yield other
+        for name, level in index.imports():
+            other = self.project.module(name, file, level)
+            if other is not None:
+                yield other
 
     def _skipped(self, index: FileIndex, models: list[Model]) -> list[Skipped]:
         made = {c for m in models for c in m.classes}
