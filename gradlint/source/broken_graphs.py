@@ -13,6 +13,7 @@ from gradlint.source.models import Models
 from gradlint.source.reaching import reaching
 from gradlint.source.script import BrokenGraph
 from gradlint.source.trainable import FREEZES, Trainable, mentions
+from gradlint.source.walking import parents_in, walk
 
 _NEW = re.compile(r"(^|\.)(tensor|Variable)$")
 _SHAPES = frozenset({"shape", "size", "device", "dtype", "dim", "ndim", "numel"})
@@ -93,9 +94,9 @@ class BrokenGraphs:
         if self.trainable.of(holders[0].value, holders[0].scope) != "weights":
             return None
         end = next((b.position for b in forward.bindings[value.id] if b.position > at), (1 << 60, 0))
-        inside = {id(n) for n in ast.walk(cut)}
-        parents = {id(c): p for p in ast.walk(forward.node) for c in ast.iter_child_nodes(p)}
-        for node in ast.walk(forward.node):
+        inside = {id(n) for n in walk(cut)}
+        parents = parents_in(forward.node)
+        for node in walk(forward.node):
             if not (isinstance(node, ast.Name) and node.id == value.id and isinstance(node.ctx, ast.Load)):
                 continue
             parent = parents.get(id(node))
@@ -126,7 +127,7 @@ def _revived(scope: Scope, loss: ast.expr) -> ast.stmt | ast.expr | None:
             return store.node if isinstance(store.node, ast.stmt) else None
     match binding.value:
         case ast.Call(args=[made, *_], keywords=keywords) if _NEW.search(ast.unparse(binding.value.func)):
-            names = {n.id for n in ast.walk(made) if isinstance(n, ast.Name)}
+            names = {n.id for n in walk(made) if isinstance(n, ast.Name)}
             if names and any(k.arg == "requires_grad" and _is_true(k.value) for k in keywords):
                 return binding.value
     return None
@@ -187,5 +188,5 @@ def _has_own_backward(scope: Scope, value: ast.expr) -> bool:
 def _is_read_after(forward: Scope, name: str, position: tuple[int, int]) -> bool:
     return any(
         isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Load) and position_of(n) > position
-        for n in ast.walk(forward.node)
+        for n in walk(forward.node)
     )

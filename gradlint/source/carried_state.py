@@ -13,6 +13,7 @@ from gradlint.source.models import Models
 from gradlint.source.script import CarriedState
 from gradlint.source.things import ClassThing, FunctionThing, Instance, Thing, Unknown, external_name
 from gradlint.source.trainable import mentions
+from gradlint.source.walking import walk
 
 _CUTS = frozenset({"detach", "detach_", "data", "no_grad", "item", "numpy", "repackage_hidden"})
 _FRESH = ("init", "reset", "begin", "zero", "hidden", "state", "detach", "repackage", "clear")
@@ -49,8 +50,8 @@ class CarriedStates:
     def _passed(self, backward: CallSite, loop: Loop) -> CarriedState | None:
         """`out, h = model(x, h)` in the loop, and nothing in it that makes `h` anew or cuts it."""
         scope = backward.scope
-        candidates = [(n, name) for n in ast.walk(loop) if isinstance(n, ast.Assign) for name in _both_ways(n)]
-        if not candidates or any(isinstance(n, ast.Attribute) and n.attr == "detach_" for n in ast.walk(loop)):
+        candidates = [(n, name) for n in walk(loop) if isinstance(n, ast.Assign) for name in _both_ways(n)]
+        if not candidates or any(isinstance(n, ast.Attribute) and n.attr == "detach_" for n in walk(loop)):
             return None
         sites = {id(s.node): s for s in scope.calls}
         loss = _behind(backward)
@@ -64,7 +65,7 @@ class CarriedStates:
                     location(scope.file, backward.node),
                     location(scope.file, statement),
                     _retains(backward.node),
-                    any(_is_thrown_away(n) for n in ast.walk(loop)),
+                    any(_is_thrown_away(n) for n in walk(loop)),
                 )
         return None
 
@@ -74,7 +75,7 @@ class CarriedStates:
         if not _SPEAKS_OF_RECURRENCE.search(scope.file.text):
             return None
         called = [s for s in scope.calls if _inside(s.node, loop)]
-        names = {n.attr for n in ast.walk(loop) if isinstance(n, ast.Attribute)}
+        names = {n.attr for n in walk(loop) if isinstance(n, ast.Attribute)}
         if any(part in name.lower() for name in names for part in _FRESH):
             return None
         for site in called:
@@ -164,7 +165,7 @@ def _where_none(path: tuple[object, ...], name: str) -> bool:
 
 def _escapes(name: str, loop: Loop) -> bool:
     """Whether something in the loop may change the state in place: `reset_(h)`, `h[:] = 0`, `h.zero_()`."""
-    for node in ast.walk(loop):
+    for node in walk(loop):
         match node:
             case ast.Expr(value=ast.Call(args=args)) if any(dotted(a) == name for a in args):
                 return True
@@ -208,7 +209,7 @@ def _behind(backward: CallSite) -> set[str]:
 
 
 def _names(nodes: list[ast.expr]) -> set[str]:
-    return {n.id for node in nodes for n in ast.walk(node) if isinstance(n, ast.Name)}
+    return {n.id for node in nodes for n in walk(node) if isinstance(n, ast.Name)}
 
 
 def _kept_by(cls: Scope) -> tuple[str, ast.AST] | None:

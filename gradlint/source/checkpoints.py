@@ -13,6 +13,7 @@ from gradlint.source.resolve import resolve
 from gradlint.source.script import Pretrained
 from gradlint.source.things import ClassThing, Instance, external_name
 from gradlint.source.value import Call
+from gradlint.source.walking import walk
 
 _RESUMES = re.compile(r"resume|checkpoint|ckpt|last|best|save|test|eval|epoch|restore|continue|snapshot", re.IGNORECASE)
 """Words in a path or a condition that tell a run's own earlier state from a pretrained one."""
@@ -43,7 +44,7 @@ def checkpoint_of(evaluator: Evaluator, root: Instance, variable: str | None) ->
         text = " ".join([ast.unparse(site.node), *map(ast.unparse, parts)])
         if _RESUMES.search(text) or _RESUMES.search(" ".join(ast.unparse(b.test) for b in site.path if b.test)):
             continue
-        calls = [n for part in parts for n in ast.walk(part) if isinstance(n, ast.Call)]
+        calls = [n for part in parts for n in walk(part) if isinstance(n, ast.Call)]
         if any(terminal_name(c.func) == "state_dict" for c in calls):
             continue
         if _trained_before(site, variable):
@@ -81,7 +82,7 @@ def _sources(value: ast.expr, scope: Scope) -> Iterator[ast.expr]:
     while queue and len(seen) <= MAX_NAMES:
         current = queue.pop(0)
         yield current
-        for node in ast.walk(current):
+        for node in walk(current):
             if isinstance(node, ast.Name) and node.id not in seen:
                 seen.add(node.id)
                 queue += [

@@ -10,6 +10,7 @@ from gradlint.source.index import CallSite, Scope, dotted, terminal_name
 from gradlint.source.resolve import resolve
 from gradlint.source.things import Frame, FunctionThing
 from gradlint.source.value import UNKNOWN, Resolution
+from gradlint.source.walking import walk
 
 CLIP_NAME = re.compile(r"clip.*grad|grad.*clip|clip_master|clip_(global_)?norm|agc|unitwise", re.IGNORECASE)
 """Names of functions that clip, in every library seen: clip_grad_norm_, clip_gradients, dispatch_clip_grad, …"""
@@ -58,7 +59,7 @@ def _looked_up(callee: ast.expr) -> str:
     """The name that a callee is looked up by: `getattr(utils, f"clip_grad_{mode}_")`, as far as it is written."""
     match callee:
         case ast.Call(func=ast.Name(id="getattr"), args=[_, named, *_]):
-            parts = [n.value for n in ast.walk(named) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+            parts = [n.value for n in walk(named) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
             return "".join(parts)
     return ""
 

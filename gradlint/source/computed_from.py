@@ -11,6 +11,7 @@ from gradlint.source.gradient_flow import CUTTING_METHODS, backwards
 from gradlint.source.index import Scope, position_of, terminal_name
 from gradlint.source.models import Models
 from gradlint.source.reaching import reaching
+from gradlint.source.walking import child_nodes
 
 GUARDS = frozenset({"where", "nan_to_num", "masked_select", "isfinite", "item"})
 """Calls that may take out what is not finite, or make a number of it."""
@@ -49,7 +50,7 @@ class ComputedFrom:
                     if not any(is_under_no_grad(b.path) for b, _ in found):
                         queue += [b.value for b, _ in found if b.value is not None and b.kind in {"assign", "augment"}]
             yield node
-            queue += [n for n in ast.iter_child_nodes(node) if isinstance(n, ast.expr)]
+            queue += [n for n in child_nodes(node) if isinstance(n, ast.expr)]
             queue += [k.value for k in node.keywords] if isinstance(node, ast.Call) else []
 
 

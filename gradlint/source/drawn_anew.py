@@ -8,6 +8,7 @@ import re
 from gradlint.source.evaluate import Evaluator
 from gradlint.source.index import Scope, position_of, terminal_name
 from gradlint.source.things import FunctionThing, Instance
+from gradlint.source.walking import walk
 
 _LAW = re.compile(r"^(xavier|kaiming|orthogonal|trunc_normal|normal|uniform|sparse)_(\w+_)?$")
 _WALKS = frozenset({"modules", "named_modules", "parameters", "named_parameters"})
@@ -53,10 +54,8 @@ def _asks_names(scope: Scope) -> bool:
     if "requires_grad" in scope.words:
         return True
     tests = [b.test for s in scope.calls for b in s.path if b.kind == "if" and b.test is not None]
-    return any(
-        isinstance(n, ast.Constant) and isinstance(n.value, str) for t in tests for n in ast.walk(t)
-    ) and not any(
+    return any(isinstance(n, ast.Constant) and isinstance(n.value, str) for t in tests for n in walk(t)) and not any(
         isinstance(n, ast.Call) and terminal_name(n.func) in {"isinstance", "hasattr", "find"}
         for t in tests
-        for n in ast.walk(t)
+        for n in walk(t)
     )

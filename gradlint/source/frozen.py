@@ -11,6 +11,7 @@ from gradlint.source.index import CallSite, Path, Scope, dotted, first_parameter
 from gradlint.source.pretrained import BACKBONE_NAME, HEAD_NAME
 from gradlint.source.script import Frozen
 from gradlint.source.things import ClassThing, Frame, FunctionThing, Instance, Member, Thing
+from gradlint.source.walking import walk
 
 if TYPE_CHECKING:
     from gradlint.source.models import Models
@@ -209,10 +210,10 @@ def _without_gradient(evaluator: Evaluator, cls: Scope, models: Models) -> list[
     if forward is None or "no_grad" not in forward.words:
         return []
     found = []
-    called = [dotted(n.func) for n in ast.walk(forward.node) if isinstance(n, ast.Call)]
-    for node in ast.walk(forward.node):
+    called = [dotted(n.func) for n in walk(forward.node) if isinstance(n, ast.Call)]
+    for node in walk(forward.node):
         if isinstance(node, ast.With) and any(_records_nothing(i.context_expr) for i in node.items):
-            inside = [c for c in ast.walk(node) if isinstance(c, ast.Call)]
+            inside = [c for c in walk(node) if isinstance(c, ast.Call)]
             for call in inside:
                 if (key := dotted(call.func)) and key.startswith("self."):
                     if called.count(key) > sum(dotted(c.func) == key for c in inside):

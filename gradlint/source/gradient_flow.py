@@ -12,6 +12,7 @@ from gradlint.source.index import Binding, CallSite, Scope, dotted, position_of
 from gradlint.source.models import Models
 from gradlint.source.reaching import reaching
 from gradlint.source.things import ClassThing, External, FunctionThing, Instance, Thing, Things, Unknown, external_name
+from gradlint.source.walking import walk
 
 CUTTING_METHODS = frozenset({"detach", "item", "numpy", "tolist", "argmax", "argmin", "argsort"})
 _CUTTING_FUNCTIONS = frozenset(
@@ -232,7 +233,7 @@ class GradientFlow:
 
 def filled(scope: Scope) -> Iterator[str]:
     """The variables whose elements are assigned: what is in them is not followed."""
-    for node in ast.walk(scope.node):
+    for node in walk(scope.node):
         match node:
             case ast.Subscript(ctx=ast.Store()):
                 inner: ast.expr = node.value

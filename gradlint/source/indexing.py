@@ -19,6 +19,7 @@ from gradlint.source.index import (
     terminal_name,
 )
 from gradlint.source.project import SourceFile
+from gradlint.source.walking import child_nodes
 
 
 class _Indexer:
@@ -187,7 +188,7 @@ class _Indexer:
                 for i, case in enumerate(node.cases):
                     self.block(node, i, "case", case.body, scope)
             case _:
-                for child in ast.iter_child_nodes(node):
+                for child in child_nodes(node):
                     if isinstance(child, ast.expr):
                         self.expression(child, scope)
                     elif isinstance(child, ast.stmt):
@@ -237,7 +238,7 @@ class _Indexer:
                         self.target(generator.target, "for", current, span[0], generator.iter, scope, (), span)
                 case ast.NamedExpr():
                     self.target(current.target, "assign", current, end_of(current), current.value, scope)
-            children = list(ast.iter_child_nodes(current))
+            children = child_nodes(current)
             stack.extend(reversed(children))
 
 

@@ -38,6 +38,7 @@ from gradlint.source.things import (
     Unknown,
     external_name,
 )
+from gradlint.source.walking import walk
 
 LOSSES = frozenset(
     {"CrossEntropyLoss", "cross_entropy", "BCEWithLogitsLoss", "binary_cross_entropy_with_logits", "NLLLoss"}
@@ -357,7 +358,7 @@ def _spreads(elements: Sequence[ast.expr]) -> bool:
 def _has_rest(binding: Binding) -> bool:
     """Whether a target takes "the rest", as in `first, *rest = …`: what stands behind it has no index of its own."""
     targets = binding.node.targets if isinstance(binding.node, ast.Assign) and binding.unpack else []
-    return any(isinstance(n, ast.Starred) for t in targets for n in ast.walk(t))
+    return any(isinstance(n, ast.Starred) for t in targets for n in walk(t))
 
 
 def _fields(cls: Scope) -> tuple[str, ...]:

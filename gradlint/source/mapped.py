@@ -11,6 +11,7 @@ from gradlint.source.index import END, Scope, first_parameter
 from gradlint.source.keywords import passed
 from gradlint.source.reaching import reaching
 from gradlint.source.things import ClassThing, Instance, Items, Member, Plain, Thing, Things, Unknown
+from gradlint.source.walking import walk
 
 if TYPE_CHECKING:
     from gradlint.source.attributes import Attributes
@@ -127,7 +128,7 @@ def _sources(init: Scope) -> Iterator[ast.expr]:
                 yield from _mappings(call)
             case ast.Name(id="setattr") if len(call.args) == 3 and _is_name(call.args[0], me):
                 yield from _looped(init, call.args[1], call.args[2])
-    for statement in ast.walk(init.node):
+    for statement in walk(init.node):
         match statement:
             case ast.Assign(targets=[ast.Subscript(value=target, slice=key)], value=value) if _is_name(target, me):
                 yield from _looped(init, key, value)
@@ -140,8 +141,8 @@ def _mappings(call: ast.Call) -> Iterator[ast.expr]:
 
 def _looped(init: Scope, key: ast.expr, value: ast.expr) -> Iterator[ast.expr]:
     """`for k, v in d.items(): setattr(self, k, v)`: the `d`; `v` may be wrapped on the way."""
-    names = {n.id for n in ast.walk(value) if isinstance(n, ast.Name)}
-    for loop in ast.walk(init.node):
+    names = {n.id for n in walk(value) if isinstance(n, ast.Name)}
+    for loop in walk(init.node):
         match loop:
             case ast.For(
                 target=ast.Tuple(elts=[ast.Name(id=k), ast.Name(id=v)]),

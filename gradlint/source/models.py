@@ -26,6 +26,7 @@ from gradlint.source.things import (
     Things,
     external_name,
 )
+from gradlint.source.walking import walk
 
 
 class Models(ModelClasses):
@@ -176,7 +177,7 @@ class Models(ModelClasses):
                 roots = [t for t in self._constructs(site) if self.is_model(t)]
                 roots = [r for r in roots if isinstance(r, Instance) and r.call is site.node]
                 if roots:
-                    inner.update(id(n) for n in ast.walk(site.node))
+                    inner.update(id(n) for n in walk(site.node))
                     if not self.parts.is_part(site):
                         found.extend(self.model(r) for r in roots if isinstance(r, Instance))
         return found

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from gradlint.source.index import CallSite, Scope, dotted, terminal_name
 from gradlint.source.things import ClassThing, External, Member
+from gradlint.source.walking import child_nodes, walk
 
 if TYPE_CHECKING:
     from gradlint.source.models import Models
@@ -57,7 +58,7 @@ class Parts:
         expression = ast.parse(base, mode="eval").body if "[" not in base else None
         if expression is None:
             return False
-        for node in ast.walk(expression):
+        for node in walk(expression):
             ast.copy_location(node, site.node)
         things = self.models.evaluator.ask(expression, site.scope)
         return any(self.models.is_model(t) for t in things)
@@ -106,7 +107,7 @@ def _holds(value: ast.expr, node: ast.Call) -> bool:
         case ast.ListComp(elt=element) | ast.GeneratorExp(elt=element):
             return _holds(element, node)
     if isinstance(value, _SEQUENCES):
-        return any(_holds(c, node) for c in ast.iter_child_nodes(value) if isinstance(c, ast.expr))
+        return any(_holds(c, node) for c in child_nodes(value) if isinstance(c, ast.expr))
     return False
 
 

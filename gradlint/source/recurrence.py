@@ -10,6 +10,7 @@ from gradlint.source.evaluate import Evaluator
 from gradlint.source.index import Scope, first_parameter, location
 from gradlint.source.model_names import is_module_base
 from gradlint.source.things import ClassThing, FunctionThing, Instance, Member, Thing, external_name
+from gradlint.source.walking import walk
 
 _HIDDEN = re.compile(
     r"^(h|hx|hid|hidden\w*|h_\w+|state|prev_?(h|hidden|state)\w*|hidden_state|last_hidden|s_prev|h\d)$"
@@ -48,7 +49,7 @@ def handwritten(evaluator: Evaluator, cls: Scope) -> Location | None:
     parts |= _weighing_methods(cls, weights, me)
     aliases = _aliases(forward.node, weights, me)
     handles = _aliases(forward.node, parts, me)
-    for node in ast.walk(forward.node):
+    for node in walk(forward.node):
         if isinstance(node, (ast.For, ast.While)):
             place = _loop(node, (weights, aliases), (parts, handles), me)
             if place is not None:
@@ -121,7 +122,7 @@ def _aliases(forward: ast.AST, weights: set[str], me: str) -> set[str]:
     """Local names for weights: `w = self.w`, `w_x, w_h = self.ws`, `for w in self.ws.values()`."""
     found: set[str] = set()
     pairs: list[tuple[ast.expr, ast.expr]] = []
-    for node in ast.walk(forward):
+    for node in walk(forward):
         match node:
             case ast.Assign(targets=targets, value=value):
                 pairs += [(t, value) for t in targets]
@@ -131,7 +132,7 @@ def _aliases(forward: ast.AST, weights: set[str], me: str) -> set[str]:
         before = len(found)
         for target, value in pairs:
             if _hands_on(value, weights, me, found):
-                found |= {n.id for n in ast.walk(target) if isinstance(n, ast.Name)}
+                found |= {n.id for n in walk(target) if isinstance(n, ast.Name)}
         if len(found) == before:
             break
     return found
@@ -162,10 +163,10 @@ _Named = tuple[set[str], set[str]]
 
 def _loop(loop: ast.For | ast.While, weights: _Named, parts: _Named, me: str) -> ast.AST | None:
     """A loop over time: a variable is made from itself through the same weight in every turn."""
-    indices = {n.id for n in ast.walk(loop.target) if isinstance(n, ast.Name)} if isinstance(loop, ast.For) else set()
+    indices = {n.id for n in walk(loop.target) if isinstance(n, ast.Name)} if isinstance(loop, ast.For) else set()
     if isinstance(loop, ast.For) and _is_over_modules(loop.iter, me):
         return None
-    body = [n for s in loop.body for n in ast.walk(s)]
+    body = [n for s in loop.body for n in walk(s)]
     reads_time = isinstance(loop, ast.While) or any(
         isinstance(n, ast.Name) and n.id in indices and isinstance(n.ctx, ast.Load) for n in body
     )
@@ -177,12 +178,12 @@ def _loop(loop: ast.For | ast.While, weights: _Named, parts: _Named, me: str) ->
     for statement in body:
         if not isinstance(statement, ast.Assign):
             continue
-        read = {n.id for n in ast.walk(statement.value) if isinstance(n, ast.Name)}
+        read = {n.id for n in walk(statement.value) if isinstance(n, ast.Name)}
         through = {n for use in _weight_uses(statement.value, weights[0], me, weights[1]) for n in use}
         uses = _weight_uses(statement.value, parts[0], me, parts[1])
         through |= {n for use in uses for n in use if _STATE.search(n)}
         for target in statement.targets:
-            for name in (n.id for n in ast.walk(target) if isinstance(n, ast.Name)):
+            for name in (n.id for n in walk(target) if isinstance(n, ast.Name)):
                 flows.setdefault(name, set()).update(read)
                 weighted.setdefault(name, set()).update(through)
                 places.setdefault(name, statement)
@@ -207,7 +208,7 @@ def _weight_uses(
 ) -> list[set[str]]:
     """The names that go through an own weight inside an expression."""
     found = []
-    for node in ast.walk(value):
+    for node in walk(value):
         parts: list[ast.expr] = []
         match node:
             case ast.Call(func=ast.Attribute(value=ast.Name(id=owner), attr=attr), args=args) if (
@@ -233,7 +234,7 @@ def _weight_uses(
             ):
                 parts = [left, right]
         if parts:
-            found.append({n.id for p in parts for n in ast.walk(p) if isinstance(n, ast.Name)} - {me})
+            found.append({n.id for p in parts for n in walk(p) if isinstance(n, ast.Name)} - {me})
     return found
 
 
@@ -256,22 +257,20 @@ def _is_over_modules(iterable: ast.expr, me: str) -> bool:
     """`for layer in self.layers`, `enumerate(self.blocks)`, `zip(self.a, self.b)`."""
     return any(
         isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name) and n.value.id == me
-        for n in ast.walk(iterable)
+        for n in walk(iterable)
         if not isinstance(getattr(n, "ctx", None), ast.Store)
-    ) and not any(isinstance(n, ast.Name) and n.id == "range" for n in ast.walk(iterable))
+    ) and not any(isinstance(n, ast.Name) and n.id == "range" for n in walk(iterable))
 
 
 def _takes_input(loop: ast.For | ast.While, indices: set[str], me: str) -> bool:
     """Whether each turn reads its own element of a sequence, and not its own module of a list."""
-    takes = isinstance(loop, ast.For) and not any(
-        isinstance(n, ast.Name) and n.id == "range" for n in ast.walk(loop.iter)
-    )
+    takes = isinstance(loop, ast.For) and not any(isinstance(n, ast.Name) and n.id == "range" for n in walk(loop.iter))
     for statement in loop.body:
-        for node in ast.walk(statement):
+        for node in walk(statement):
             if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load):
-                used = {n.id for n in ast.walk(node.slice) if isinstance(n, ast.Name)}
+                used = {n.id for n in walk(node.slice) if isinstance(n, ast.Name)}
                 if used & indices or (isinstance(loop, ast.While) and used):
-                    if any(isinstance(n, ast.Name) and n.id == me for n in ast.walk(node.value)):
+                    if any(isinstance(n, ast.Name) and n.id == me for n in walk(node.value)):
                         return False
                     takes = True
     return takes
@@ -291,13 +290,13 @@ def _step_cell(forward: Scope, cls: Scope, weights: set[str], me: str) -> Locati
         return None
     assert isinstance(forward.node, (ast.FunctionDef, ast.AsyncFunctionDef))
     carried = set(states)
-    for node in ast.walk(forward.node):
+    for node in walk(forward.node):
         if isinstance(node, ast.Assign):
-            read = {n.id for n in ast.walk(node.value) if isinstance(n, ast.Name)}
+            read = {n.id for n in walk(node.value) if isinstance(n, ast.Name)}
             if not read & carried:
                 continue
             weighted = any(use & carried for use in _weight_uses(node.value, weights, me))
-            names = {n.id for t in node.targets for n in ast.walk(t) if isinstance(n, ast.Name)}
+            names = {n.id for t in node.targets for n in walk(t) if isinstance(n, ast.Name)}
             if weighted and any(_HIDDEN.match(n) for n in names):
                 return location(cls.file, node)
             carried |= names
@@ -320,7 +319,7 @@ def _over_a_tree(cls: Scope, weights: set[str], me: str) -> Location | None:
                     pass
                 case _:
                     continue
-            named = {n.attr for a in site.node.args for n in ast.walk(a) if isinstance(n, ast.Attribute)}
+            named = {n.attr for a in site.node.args for n in walk(a) if isinstance(n, ast.Attribute)}
             named |= {a.id for a in site.node.args if isinstance(a, ast.Name)}
             if any(map(_BELOW.match, named)):
                 return location(cls.file, site.node)

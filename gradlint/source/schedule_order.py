@@ -12,6 +12,7 @@ from gradlint.source.optimizers import Optimizers
 from gradlint.source.script import Optimizer
 from gradlint.source.step_order import exclusive
 from gradlint.source.things import ClassThing, Instance, Thing
+from gradlint.source.walking import walk
 
 
 class ScheduleOrder:
@@ -88,7 +89,7 @@ def _waits(block: Block) -> bool:
         return False
     if block.kind != "if" or block.test is None:
         return True
-    for node in ast.walk(block.test):
+    for node in walk(block.test):
         match node:
             case ast.Compare(ops=ops) if any(isinstance(o, (ast.Gt, ast.GtE, ast.NotEq)) for o in ops):
                 return True

@@ -21,6 +21,7 @@ from gradlint.source.models import Models
 from gradlint.source.reaching import reaching
 from gradlint.source.script import Singularity
 from gradlint.source.things import ClassThing, External, Instance, Member, Unknown, external_name
+from gradlint.source.walking import walk
 
 LOGARITHMS = frozenset({"log", "log2", "log10"})
 ROOTS = frozenset({"sqrt", "rsqrt"})
@@ -225,7 +226,7 @@ def _last_part(sequential: ast.Call) -> str:
 
 def _is_changed(scope: Scope, name: str) -> bool:
     """Whether a variable is written to in place, as `p.clamp_(1e-8)` or `p[p == 0] = 1`."""
-    for node in ast.walk(scope.node):
+    for node in walk(scope.node):
         match node:
             case ast.Subscript(value=ast.Name(id=written), ctx=ast.Store()) if written == name:
                 return True

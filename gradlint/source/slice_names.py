@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
+from gradlint.source.walking import child_nodes, walk
+
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _OWN_SCOPE = (ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
@@ -57,7 +59,7 @@ def names_read(node: ast.AST | None) -> set[str]:
                 found.add(f"self.{attr}")
             case ast.Name(id=name, ctx=ast.Load()):
                 found.add(name)
-        stack.extend(ast.iter_child_nodes(inner))
+        stack.extend(child_nodes(inner))
     return found
 
 
@@ -68,7 +70,7 @@ def _free_names(function: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -
     body = function.body if isinstance(function.body, list) else [function.body]
     local = {p.arg for p in parameters}.union(*(names_bound(s) for s in body))
     for statement in body:
-        for inner in ast.walk(statement):
+        for inner in walk(statement):
             if isinstance(inner, (ast.Global, ast.Nonlocal)):
                 local -= set(inner.names)
     free = set().union(*(names_read(s) for s in body)) - local
@@ -82,8 +84,8 @@ def _free_names(function: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -
 
 
 def _free_in_comprehension(node: ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp) -> set[str]:
-    targets = [n.id for g in node.generators for n in ast.walk(g.target) if isinstance(n, ast.Name)]
-    return set().union(*(names_read(child) for child in ast.iter_child_nodes(node))) - set(targets)
+    targets = [n.id for g in node.generators for n in walk(g.target) if isinstance(n, ast.Name)]
+    return set().union(*(names_read(child) for child in child_nodes(node))) - set(targets)
 
 
 def names_bound(statement: ast.AST) -> set[str]:
@@ -104,7 +106,7 @@ def names_bound(statement: ast.AST) -> set[str]:
                 found.add(f"self.{attr}")
             case _ if isinstance(node, _OWN_SCOPE):
                 continue
-        stack.extend(ast.iter_child_nodes(node))
+        stack.extend(child_nodes(node))
     return found
 
 

@@ -9,6 +9,7 @@ from functools import cached_property
 
 from gradlint.source.project import SourceFile
 from gradlint.source.slice_names import FUNCTIONS, dotted, flat_statements, names_bound
+from gradlint.source.walking import child_nodes, walk
 
 _MODULE_BASES = frozenset(
     ["Module", "LightningModule", "Sequential", "PreTrainedModel", "ModuleList", "ModelMixin", "PyTorchModelHubMixin"]
@@ -90,7 +91,7 @@ class Scopes:
         self.file = file
         self.module = Scope(file.tree.body)
         self.all = [self.module, *_nested(self.module, None)]
-        self.classes = {n.name: n for n in ast.walk(file.tree) if isinstance(n, ast.ClassDef)}
+        self.classes = {n.name: n for n in walk(file.tree) if isinstance(n, ast.ClassDef)}
         self.imports = _imports(file.tree)
 
     def qualified(self, node: ast.AST) -> str:
@@ -161,7 +162,7 @@ def _nested(scope: Scope, owner: ast.ClassDef | None) -> Iterator[Scope]:
 
 def _own_expressions(statement: ast.stmt) -> Iterator[ast.AST]:
     """Expressions of a statement that no inner statement holds."""
-    stack: list[ast.AST] = list(ast.iter_child_nodes(statement))
+    stack: list[ast.AST] = child_nodes(statement)
     if isinstance(statement, (*FUNCTIONS, ast.ClassDef)):
         stack = list(statement.decorator_list)
     while stack:
@@ -169,12 +170,12 @@ def _own_expressions(statement: ast.stmt) -> Iterator[ast.AST]:
         if isinstance(node, (ast.stmt, ast.ExceptHandler)) or node.__class__.__name__ == "match_case":
             continue
         yield node
-        stack = [*ast.iter_child_nodes(node), *stack]
+        stack = [*child_nodes(node), *stack]
 
 
 def _imports(tree: ast.Module) -> dict[str, str]:
     found: dict[str, str] = {}
-    for node in ast.walk(tree):
+    for node in walk(tree):
         match node:
             case ast.Import(names=names):
                 for alias in names:

@@ -18,6 +18,7 @@ from gradlint.source.slice_names import (
     targets_of,
 )
 from gradlint.source.slice_scopes import Scopes
+from gradlint.source.walking import walk
 
 Position = tuple[int, int]
 
@@ -184,7 +185,7 @@ def _keep_compound(
             if found is not None:
                 inside += [position(inner), *found]
                 if not found and is_compound(inner):
-                    inside += [position(s) for s in ast.walk(inner) if isinstance(s, ast.stmt)]
+                    inside += [position(s) for s in walk(inner) if isinstance(s, ast.stmt)]
     if inside and isinstance(statement, ast.Try):
         # Whether a package can be imported decides between the body and its handlers.
         inside += [position(s) for s in statement.body if isinstance(s, _IMPORTS)]

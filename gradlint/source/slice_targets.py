@@ -12,6 +12,7 @@ from gradlint.source.script import Script
 from gradlint.source.slice_names import names_bound, place, targets_of
 from gradlint.source.slice_scopes import Scope, Scopes
 from gradlint.source.slice_training import until_training
+from gradlint.source.walking import walk
 
 _OPTIMIZER = re.compile(
     r"(Adam|SGD|RMSprop|Adagrad|Adadelta|Adafactor|LAMB|Lamb|Lion|LBFGS|Rprop|NAdam|ASGD|Optimi[sz]er|Muon|Shampoo"
@@ -121,7 +122,7 @@ def _receivers(scope: Scope, call: ast.Call) -> list[ast.expr]:
 def _parameter_calls(node: ast.AST) -> list[ast.expr]:
     return [
         n.func.value
-        for n in ast.walk(node)
+        for n in walk(node)
         if isinstance(n, ast.Call)
         and isinstance(n.func, ast.Attribute)
         and n.func.attr in ("parameters", "named_parameters")
@@ -298,9 +299,7 @@ def _constructs(scope: Scope, name: str) -> bool:
         value = getattr(statement, "value", None)
         if value is not None and name in names_bound(statement) and targets_of(statement):
             inner = unwrapped(value)
-            if isinstance(inner, ast.Call) and not any(
-                isinstance(n, ast.Name) and n.id == name for n in ast.walk(inner)
-            ):
+            if isinstance(inner, ast.Call) and not any(isinstance(n, ast.Name) and n.id == name for n in walk(inner)):
                 return True
     return False
 

@@ -7,6 +7,7 @@ import re
 
 from gradlint.source.slice_names import FUNCTIONS, is_compound, names_bound, names_read, targets_of
 from gradlint.source.slice_scopes import Scope, Scopes
+from gradlint.source.walking import walk
 
 _TRAINS = re.compile(r"\.(backward|step)\(")
 _TRAINING_NAME = re.compile(r"^_?(pre_?)?(train|fit|learn|run|fine_?tune|optimi[sz]e|main)", re.IGNORECASE)
@@ -40,7 +41,7 @@ def _trains(statement: ast.stmt, defined: set[str], training: set[str]) -> bool:
         return False  # Its statements come one by one.
     if _TRAINS.search(ast.unparse(statement)):
         return True
-    return any(isinstance(n, ast.Call) and _is_training(n, defined, training) for n in ast.walk(statement))
+    return any(isinstance(n, ast.Call) and _is_training(n, defined, training) for n in walk(statement))
 
 
 def _is_training(call: ast.Call, defined: set[str], training: set[str]) -> bool:

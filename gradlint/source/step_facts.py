@@ -11,6 +11,7 @@ from gradlint.source.events import Event
 from gradlint.source.index import Binding, Scope, dotted, location, position_of, terminal_name
 from gradlint.source.script import StepEvent
 from gradlint.source.step_order import exclusive
+from gradlint.source.walking import walk
 
 _REWARD = re.compile(
     r"reward|advantage|^(?:b_|mb_)?(?:gae|returns|return_)(?:_b|_batch)?$|discounted|td_?(?:error|target|delta)|q_target|target_q|q_next|next_q"
@@ -64,7 +65,7 @@ def accumulates(step: Event, backward: Event) -> bool:
         b.kind == "if"
         and b not in backward.path
         and b.test is not None
-        and any(isinstance(n, ast.BinOp) and isinstance(n.op, ast.Mod) for n in ast.walk(b.test))
+        and any(isinstance(n, ast.BinOp) and isinstance(n.op, ast.Mod) for n in walk(b.test))
         for b in step.path
     )
 
@@ -112,8 +113,8 @@ def _bound_to(binding: Binding) -> ast.expr | None:
 
 def _data_names(expression: ast.expr, holder: Scope) -> Iterable[str]:
     """The variables and attributes that an expression reads as data: not what it calls, and no classes."""
-    called = {id(n.func) for n in ast.walk(expression) if isinstance(n, ast.Call)}
-    for node in ast.walk(expression):
+    called = {id(n.func) for n in walk(expression) if isinstance(n, ast.Call)}
+    for node in walk(expression):
         if id(node) in called:
             continue
         match node:

@@ -12,6 +12,7 @@ from gradlint.source.optimizers import Optimizers
 from gradlint.source.script import Forgotten, Optimizer
 from gradlint.source.things import ClassThing, Instance
 from gradlint.source.trainable import FREEZES, Trainable, mentions
+from gradlint.source.walking import parents_in, walk
 
 _HARMLESS = frozenset({"to", "cuda", "train", "zero_grad", "float", "double", "half", "cpu", "forward"})
 """What may be done to a network that is to be trained, and says nothing of who trains it."""
@@ -133,7 +134,7 @@ def _in_the_loss(scope: Scope) -> set[str]:
                 continue
             read = _read(binding.value)
             wanted |= read
-            for node in ast.walk(binding.value):
+            for node in walk(binding.value):
                 if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in read:
                     called.add(node.func.id)
     quiet = {s.node.func.id for s in scope.calls if isinstance(s.node.func, ast.Name) and call_is_under_no_grad(s)}
@@ -142,10 +143,10 @@ def _in_the_loss(scope: Scope) -> set[str]:
 
 def _read(value: ast.expr) -> set[str]:
     """The names in an expression; none where something in it cuts the gradient."""
-    for node in ast.walk(value):
+    for node in walk(value):
         if isinstance(node, ast.Attribute) and node.attr in _CUTS:
             return set()
-    return {n.id for n in ast.walk(value) if isinstance(n, ast.Name)}
+    return {n.id for n in walk(value) if isinstance(n, ast.Name)}
 
 
 def _bound_once(scope: Scope, name: str) -> Binding | None:
@@ -171,8 +172,8 @@ def _is_moved_self(binding: Binding, name: str) -> bool:
 def _is_only_run(name: str, index: FileIndex) -> bool:
     """Whether a file does nothing with a variable but run it."""
     tree = index.module.node
-    parents = {id(c): p for p in ast.walk(tree) for c in ast.iter_child_nodes(p)}
-    for node in ast.walk(tree):
+    parents = parents_in(tree)
+    for node in walk(tree):
         if not (isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Load)):
             continue
         match parents.get(id(node)):

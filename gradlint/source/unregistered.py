@@ -12,6 +12,7 @@ from gradlint.source.models import Models
 from gradlint.source.script import Forgotten
 from gradlint.source.things import external_name
 from gradlint.source.trainable import FREEZES, PARAMETER, Trainable, mentions
+from gradlint.source.walking import parents_in, walk
 
 _REGISTERS = frozenset({"add_module", "register_module", "register_parameter", "setattr", "__setattr__", "_modules"})
 _OVERRIDES = frozenset({"parameters", "named_parameters", "__setattr__", "__getattr__"})
@@ -93,7 +94,7 @@ class Unregistered:
         bindings = scope.bindings.get(name, [])
         if not bindings or any(b.kind != "assign" or not isinstance(b.value, _PLAIN) for b in bindings):
             return [None]
-        loads = [n for n in ast.walk(scope.node) if isinstance(n, ast.Name) and n.id == name]
+        loads = [n for n in walk(scope.node) if isinstance(n, ast.Name) and n.id == name]
         adds = [
             s
             for s in scope.calls
@@ -138,7 +139,7 @@ class Unregistered:
             made = self.evaluator.ask(site.node, forward)
             if held is None or any(getattr(t, "call", None) is not site.node for t in made):
                 continue
-            seen.update(id(n) for n in ast.walk(site.node))
+            seen.update(id(n) for n in walk(site.node))
             how = _use(forward, site.node)
             if how is not None:
                 name = how if how != "called" else terminal_name(site.node.func)
@@ -185,7 +186,7 @@ def _added(cls: Scope, pattern: str) -> Iterator[tuple[ast.expr, Scope]]:
                 else:
                     # Two of it, so that it is not taken for a module that is hidden in a list of one.
                     yield ast.List([last, last], ast.Load()), method
-        for node in ast.walk(method.node):
+        for node in walk(method.node):
             if isinstance(node, ast.Assign):
                 for target in node.targets:
                     if isinstance(target, ast.Subscript) and ast.unparse(target.value) == key:
@@ -197,8 +198,8 @@ def _is_only_read(cls: Scope, name: str) -> bool:
     used = False
     for method in cls.children:
         me = first_parameter(method)
-        parents = {id(c): p for p in ast.walk(method.node) for c in ast.iter_child_nodes(p)}
-        for node in ast.walk(method.node):
+        parents = parents_in(method.node)
+        for node in walk(method.node):
             if not (
                 isinstance(node, ast.Attribute)
                 and node.attr == name
@@ -254,7 +255,7 @@ def _is_only_called(forward: Scope, name: str) -> bool:
     called = [s for s in forward.calls if ast.unparse(s.node.func) == name]
     mentions = [
         n
-        for n in ast.walk(forward.node)
+        for n in walk(forward.node)
         if isinstance(n, (ast.Name, ast.Attribute)) and isinstance(n.ctx, ast.Load) and ast.unparse(n) == name
     ]
     moved = [s for s in forward.calls if isinstance(s.node.func, ast.Attribute) and s.node.func.attr in {"to", "cuda"}]

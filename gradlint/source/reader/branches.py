@@ -20,6 +20,7 @@ from gradlint.source.reader.values import (
     merge,
     site_of,
 )
+from gradlint.source.walking import child_nodes
 
 MAX_DOUBTFUL = 60_000
 """Steps of one run that may go into branches whose condition is not known: a table of a dozen networks."""
@@ -252,7 +253,7 @@ def _statements(block: list[ast.stmt]) -> Iterator[ast.stmt]:
     for statement in block:
         yield statement
         if not isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            yield from _statements([c for c in ast.iter_child_nodes(statement) if isinstance(c, ast.stmt)])
+            yield from _statements([c for c in child_nodes(statement) if isinstance(c, ast.stmt)])
 
 
 def _only_raises(block: list[ast.stmt]) -> bool:

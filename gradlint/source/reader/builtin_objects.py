@@ -30,6 +30,7 @@ from gradlint.source.reader.values import (
     is_plain,
     merge,
 )
+from gradlint.source.walking import walk
 
 MAX_TEXT = 500
 """Characters of the longest expression that `eval` is followed into."""
@@ -148,7 +149,7 @@ class BuiltinObjects(BuiltinSequences):
             tree = ast.parse(args[0].strip(), mode="eval")
         except (SyntaxError, ValueError):
             return Unknown("eval")
-        for node in ast.walk(tree.body):
+        for node in walk(tree.body):
             ast.copy_location(node, site.node)
         return self.evaluate(tree.body, frame)
 

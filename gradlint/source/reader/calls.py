@@ -27,6 +27,7 @@ from gradlint.source.reader.values import (
     merge,
     site_of,
 )
+from gradlint.source.walking import child_nodes
 
 
 class Calls(Members):
@@ -280,5 +281,5 @@ def _yields(body: list[ast.stmt]) -> bool:
         if isinstance(node, (ast.Yield, ast.YieldFrom)):
             return True
         if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)):
-            pending.extend(ast.iter_child_nodes(node))
+            pending.extend(child_nodes(node))
     return False

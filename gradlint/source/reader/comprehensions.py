@@ -7,6 +7,7 @@ from typing import Any
 
 from gradlint.source.reader.operators import MAX_SEQUENCE, Operators
 from gradlint.source.reader.values import Frame, Site, Unknown, is_plain, is_repeated, repeated, site_of
+from gradlint.source.walking import walk
 
 LONG_LOOP = 400
 """Steps after which a loop of a script that builds nothing counts as work on data and is left."""
@@ -107,7 +108,7 @@ class Comprehensions(Operators):
 
 def _names_a_class(node: ast.expr) -> bool:
     """Whether an expression calls something that is spelt as a class is."""
-    callees = (n.func for n in ast.walk(node) if isinstance(n, ast.Call))
+    callees = (n.func for n in walk(node) if isinstance(n, ast.Call))
     names = (
         f.attr if isinstance(f, ast.Attribute) else f.id for f in callees if isinstance(f, (ast.Attribute, ast.Name))
     )

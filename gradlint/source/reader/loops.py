@@ -18,6 +18,7 @@ from gradlint.source.reader.values import (
     is_repeated,
     site_of,
 )
+from gradlint.source.walking import walk
 
 MAX_ROUNDS = 10_000
 """Rounds of one loop with a known length."""
@@ -131,4 +132,4 @@ class Loops(Branches):
 
 
 def _read_names(body: list[ast.stmt]) -> set[str]:
-    return {n.id for s in body for n in ast.walk(s) if isinstance(n, ast.Name)}
+    return {n.id for s in body for n in walk(s) if isinstance(n, ast.Name)}

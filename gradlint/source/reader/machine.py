@@ -6,6 +6,7 @@ import ast
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from gradlint.source.reader.values import (
     absorbing,
     repeated,
 )
+from gradlint.source.walking import child_nodes, walk
 
 MAX_STEPS = 200_000
 """Evaluated syntax nodes per file or per forward pass: about half a second."""
@@ -35,6 +37,10 @@ MISSING = object()
 
 MAX_DEPTH = 60
 """Nested calls; deeper recursion in model code is recursion over data."""
+
+
+MAX_NAMES = 4_096
+"""Dotted names whose spelling is kept; the reader meets the same few hundred over and over."""
 
 
 @dataclass(eq=False)
@@ -56,28 +62,29 @@ def bound_names(statement: ast.stmt) -> set[str]:
         case ast.Assign() | ast.AugAssign() | ast.AnnAssign() | ast.Delete():
             targets = statement.targets if isinstance(statement, (ast.Assign, ast.Delete)) else [statement.target]
             for target in targets:
-                names.update(n.id for n in ast.walk(target) if isinstance(n, ast.Name))
+                names.update(n.id for n in walk(target) if isinstance(n, ast.Name))
         case ast.Expr(value=ast.Call(func=ast.Attribute(value=ast.Name(id=name)))):
             names.add(name)
         case ast.If() | ast.Try() | ast.With() | ast.For() | ast.While():
-            for child in ast.iter_child_nodes(statement):
+            for child in child_nodes(statement):
                 if isinstance(child, ast.stmt):
                     names |= bound_names(child)
                 elif isinstance(child, ast.ExceptHandler):
                     for inner in child.body:
                         names |= bound_names(inner)
             if isinstance(statement, ast.For):
-                names.update(n.id for n in ast.walk(statement.target) if isinstance(n, ast.Name))
+                names.update(n.id for n in walk(statement.target) if isinstance(n, ast.Name))
     return names
 
 
 def is_main_guard(statement: ast.stmt) -> bool:
     """Whether it is `if __name__ == "__main__":`."""
     return isinstance(statement, ast.If) and any(
-        isinstance(n, ast.Name) and n.id == "__name__" for n in ast.walk(statement.test)
+        isinstance(n, ast.Name) and n.id == "__name__" for n in walk(statement.test)
     )
 
 
+@lru_cache(MAX_NAMES)
 def canonical(name: str) -> str:
     """A dotted name as torch's documentation spells it."""
     for prefix in ("torch.nn.modules.", "torch.nn.parameter."):

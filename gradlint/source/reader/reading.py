@@ -28,6 +28,7 @@ from gradlint.source.reader.values import (
     site_of,
 )
 from gradlint.source.relevance import concerns_training
+from gradlint.source.walking import walk
 
 MAX_MODELS = 48
 """Graphs of one file; a file with more models is a zoo whose further members are left out."""
@@ -297,9 +298,7 @@ def _mentioned_names(loads: list[tuple[ast.stmt, set[str]]]) -> set[str]:
 
 def _loaded_names(tree: ast.Module) -> list[tuple[ast.stmt, set[str]]]:
     """The names that each top-level statement reads."""
-    return [
-        (s, {n.id for n in ast.walk(s) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}) for s in tree.body
-    ]
+    return [(s, {n.id for n in walk(s) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}) for s in tree.body]
 
 
 def _literal_alternatives(init: Function, arguments: list[Any]) -> list[list[Any]]:
