@@ -148,7 +148,8 @@ class Arrays(Machine):
         law = laws.for_shape(law, array.shape) if array.shape is not None else law
         if partial:
             law = replace(laws.changed(law, site.location), partial=True)
-        array.law = replace(law, origin="explicit", location=law.location or site.location)
+        told = law.origin == "explicit" and law.location is not None
+        array.law = law if told else replace(law, origin="explicit", location=law.location or site.location)
 
     def init_call(self, name: str, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
         """torch.nn.init.NAME(tensor, …) or tensor.NAME_(…)."""

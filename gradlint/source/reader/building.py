@@ -17,6 +17,9 @@ class TooLargeError(Exception):
     """The graph has more than MAX_NODES nodes."""
 
 
+_SCALARS = frozenset([bool, int, float, str, type(None)])
+
+
 def plain(value: Any) -> Any:
     """A value as JSON: tuples as lists, what is not plain data as None."""
     if isinstance(value, (list, tuple)):
@@ -24,6 +27,15 @@ def plain(value: Any) -> Any:
     if isinstance(value, (bool, int, float, str)):
         return value
     return None
+
+
+def plain_attributes(table: dict[str, Any]) -> dict[str, Any]:
+    """The attributes of a node that are known, as JSON."""
+    return {
+        name: value if type(value) in _SCALARS else plain(value)
+        for name, value in table.items()
+        if type(value) in _SCALARS or is_plain(value)
+    }
 
 
 class GraphBuilder:
@@ -115,7 +127,7 @@ class GraphBuilder:
             name=unique,
             inputs=tuple(t.node for t in inputs),
             shape=shape,
-            attributes={k: plain(v) for k, v in (attributes or {}).items() if is_plain(v)},
+            attributes=plain_attributes(attributes) if attributes else {},
             parameters=names,
             module=path,
             feature_axis=feature_axis,

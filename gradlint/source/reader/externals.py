@@ -138,6 +138,8 @@ class Externals(Libraries):
 
     def _call_torch(self, name: str, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
         last = name.rpartition(".")[2]
+        if last in LAYERS and name == f"torch.nn.{last}":
+            return self.make_torch(last, args, kwargs, site)
         if name in ("torch.nn.Parameter", "torch.nn.UninitializedParameter"):
             return self._parameter(args, kwargs, site)
         if name.startswith("torch.nn.init.") or ".init." in name:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import lru_cache
 from statistics import NormalDist
 from typing import Any
 
@@ -12,6 +13,9 @@ from gradlint.location import Location
 from gradlint.source.reader.values import Unknown
 
 Shape = tuple[int | None, ...] | None
+
+MAX_SHAPES = 1_024
+"""Shapes whose default laws are kept: a law is immutable, and the layers of a net have a few dozen shapes."""
 
 GAINS = {
     "linear": 1.0,
@@ -82,7 +86,15 @@ def gain_of(nonlinearity: Any, slope: Any = None) -> float | None:
     return GAINS.get(nonlinearity) if isinstance(nonlinearity, str) else None
 
 
-def plain_law(distribution: str, mean: Any, std: Any, shape: Shape, location: Location | None = None) -> InitLaw:
+def plain_law(
+    distribution: str,
+    mean: Any,
+    std: Any,
+    shape: Shape,
+    location: Location | None = None,
+    scheme: str | None = None,
+    origin: str = "explicit",
+) -> InitLaw:
     """A law with mean and std given; the factor on the second moment follows where fan_in is known."""
     m, s = number(mean), number(std)
     fan_in, fan_out = fans(shape)
@@ -94,14 +106,15 @@ def plain_law(distribution: str, mean: Any, std: Any, shape: Shape, location: Lo
         fan_in,
         fan_out,
         fan_in * (s * s + m * m) if known and fan_in is not None and s is not None and m is not None else None,
-        origin="explicit",
+        origin=origin,
+        scheme=scheme,
         location=location,
     )
 
 
 def scaled_law(
     distribution: str,
-    scheme: str,
+    scheme: str | None,
     gain: float | None,
     shape: Shape,
     mode: str,
@@ -134,16 +147,18 @@ def scaled_law(
     return InitLaw(distribution, 0.0, std, fan_in, fan_out, factor, origin, scheme, kept, location)
 
 
-def default_law(shape: Shape) -> InitLaw:
+@lru_cache(MAX_SHAPES)
+def default_law(shape: Shape, scheme: str | None = "kaiming_uniform") -> InitLaw:
     """Linear and conv weights: kaiming_uniform_(a=√5), that is Var = 1/(3·fan_in)."""
-    return scaled_law("uniform", "kaiming_uniform", math.sqrt(1 / 3), shape, "fan_in", None, origin="default")
+    return scaled_law("uniform", scheme, math.sqrt(1 / 3), shape, "fan_in", None, origin="default")
 
 
 def default_bias(weight_shape: Shape) -> InitLaw:
     """Linear and conv biases: uniform in ±1/√fan_in of the weight."""
-    return replace(default_law(weight_shape), scheme=None)
+    return default_law(weight_shape, None)
 
 
+@lru_cache(MAX_SHAPES)
 def uniform_default(bound_squared: float | None, shape: Shape, square: bool = False) -> InitLaw:
     """Recurrent weights: uniform in ±√bound_squared, 1/√hidden_size in PyTorch."""
     law = plain_law("uniform", 0.0, None if bound_squared is None else math.sqrt(bound_squared / 3), shape)
@@ -151,9 +166,10 @@ def uniform_default(bound_squared: float | None, shape: Shape, square: bool = Fa
     return replace(law, origin="default", gain_squared=factor)
 
 
+@lru_cache(MAX_SHAPES, typed=True)
 def constant_default(value: float, shape: Shape) -> InitLaw:
     """A parameter that starts as a constant, such as a norm's weight."""
-    return replace(plain_law("constant", value, 0.0, shape), origin="default")
+    return plain_law("constant", value, 0.0, shape, origin="default")
 
 
 def truncated_std(mean: float, std: float, low: float, high: float) -> tuple[float, float]:
@@ -179,22 +195,22 @@ def law_of(name: str, shape: Shape, arguments: dict[str, Any], location: Locatio
     get = arguments.get
     match name:
         case "normal_":
-            return replace(plain_law("normal", get("mean"), get("std"), shape, location), scheme=scheme)
+            return plain_law("normal", get("mean"), get("std"), shape, location, scheme)
         case "trunc_normal_":
             values = [number(get(k)) for k in ("mean", "std", "a", "b")]
             if None in values:
                 return InitLaw("truncated_normal", origin="explicit", scheme=scheme, location=location)
             mean, std = truncated_std(*values)  # type: ignore[arg-type]
-            return replace(plain_law("truncated_normal", mean, std, shape, location), scheme=scheme)
+            return plain_law("truncated_normal", mean, std, shape, location, scheme)
         case "uniform_":
             low, high = number(get("a")), number(get("b"))
             known = low is not None and high is not None
             mean_ = (low + high) / 2 if known else None  # type: ignore[operator]
             std_ = abs(high - low) / math.sqrt(12) if known else None  # type: ignore[operator]
-            return replace(plain_law("uniform", mean_, std_, shape, location), scheme=scheme)
+            return plain_law("uniform", mean_, std_, shape, location, scheme)
         case "constant_" | "ones_" | "zeros_":
             value = {"ones_": 1.0, "zeros_": 0.0}.get(name, get("val"))
-            return replace(plain_law("constant", value, 0.0, shape, location), scheme=scheme)
+            return plain_law("constant", value, 0.0, shape, location, scheme)
         case "xavier_uniform_" | "xavier_normal_":
             kind = "uniform" if "uniform" in name else "normal"
             return scaled_law(kind, scheme, number(get("gain")), shape, "average", location)
@@ -208,7 +224,7 @@ def law_of(name: str, shape: Shape, arguments: dict[str, Any], location: Locatio
         case "sparse_":
             share, std_ = number(get("sparsity")), number(get("std"))
             spread = None if share is None or std_ is None else std_ * math.sqrt(max(0.0, 1 - share))
-            return replace(plain_law("sparse", 0.0, spread, shape, location), scheme=scheme)
+            return plain_law("sparse", 0.0, spread, shape, location, scheme)
         case "eye_" | "dirac_":
             return identity_law(scheme, shape, location)
     return InitLaw("other", origin="explicit", scheme=scheme, location=location)
@@ -221,7 +237,7 @@ def identity_law(scheme: str, shape: Shape, location: Location | None) -> InitLa
         return InitLaw(distribution, gain_squared=1.0, origin="explicit", scheme=scheme, location=location)
     sizes = [s for s in shape if s is not None]
     mean = min(sizes[0], sizes[1]) / max(1, math.prod(sizes))
-    return replace(plain_law(distribution, mean, math.sqrt(max(0.0, mean - mean**2)), shape, location), scheme=scheme)
+    return plain_law(distribution, mean, math.sqrt(max(0.0, mean - mean**2)), shape, location, scheme)
 
 
 def scaled(law: InitLaw, factor: Any, location: Location | None = None) -> InitLaw:

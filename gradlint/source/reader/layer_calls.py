@@ -27,7 +27,8 @@ class LayerCalls(Operands):
         if layer is None or x is None:
             return self.unknown(module.class_name, args, kwargs, site, module)
         a = dict(module.arguments)
-        a.update({k: v for k, v in module.attributes.items() if k in a})
+        if module.attributes:
+            a.update({k: v for k, v in module.attributes.items() if k in a})
         arrays = {k: v for k, v in module.parameters.items() if isinstance(v, Array)}
         shape, axis = x.shape, None
         inputs = [x]

@@ -166,26 +166,23 @@ FAMILIES = {
 
 
 @cache
-def parse_signature(signature: str) -> tuple[tuple[str, Any], ...]:
+def parse_signature(signature: str) -> dict[str, Any]:
     """Argument names and defaults of `a, b=1`; REQUIRED where there is no default."""
     node = ast.parse(f"def f({signature}): ...").body[0]
     assert isinstance(node, ast.FunctionDef)
     names = [a.arg for a in node.args.args]
     defaults = [ast.literal_eval(d) for d in node.args.defaults]
-    return tuple(zip(names, [REQUIRED] * (len(names) - len(defaults)) + defaults, strict=True))
+    return dict(zip(names, [REQUIRED] * (len(names) - len(defaults)) + defaults, strict=True))
 
 
 def bind(signature: str, args: list[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
     """Arguments by name; what is neither given nor defaulted is Unknown."""
-    bound: dict[str, Any] = {}
-    for index, (name, default) in enumerate(parse_signature(signature)):
-        if index < len(args):
-            bound[name] = args[index]
-        elif name in kwargs:
-            bound[name] = kwargs[name]
-        else:
-            bound[name] = Unknown(f"`{name}` is not given") if default is REQUIRED else default
-    bound |= {k: v for k, v in kwargs.items() if k not in bound and k not in ("device", "dtype")}
+    declared = parse_signature(signature)
+    others = {k: v for k, v in kwargs.items() if k in declared or k not in ("device", "dtype")}
+    bound = {**declared, **others, **dict(zip(declared, args, strict=False))}
+    for name, value in bound.items():
+        if value is REQUIRED:
+            bound[name] = Unknown(f"`{name}` is not given")
     return bound
 
 
@@ -236,8 +233,8 @@ def make_parameters(name: str, arguments: dict[str, Any], site: Site) -> dict[st
                 made["bias"] = Array((outer,), laws.default_bias(shape), parameter=True, site=site)
         case "embedding":
             shape = (laws.size(get("num_embeddings")), laws.size(get("embedding_dim")))
-            law = laws.plain_law("normal", 0.0, 1.0, shape)
-            made["weight"] = Array(shape, replace(law, origin="default", scheme="normal"), True, site=site)
+            law = laws.plain_law("normal", 0.0, 1.0, shape, scheme="normal", origin="default")
+            made["weight"] = Array(shape, law, True, site=site)
         case "normalization":
             affine = flag(get("affine", get("elementwise_affine", True)))
             if affine and layer.op != "local_response_norm":

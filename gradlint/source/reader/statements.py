@@ -80,7 +80,6 @@ class Statements(Definitions):
 
     def assign(self, target: ast.expr, value: Any, frame: Frame) -> None:
         """Bind a target."""
-        site = site_of(frame.file, target)
         match target:
             case ast.Name(id=name):
                 frame.outward.get(name, frame).names[name] = value
@@ -89,13 +88,14 @@ class Statements(Definitions):
                         if isinstance(one, Module) and not one.variable:
                             one.variable = name
             case ast.Attribute(value=owner, attr=name):
-                self.set_attribute(self.evaluate(owner, frame), name, value, site)
+                self.set_attribute(self.evaluate(owner, frame), name, value, site_of(frame.file, target))
             case ast.Subscript(value=owner, slice=key):
-                self.set_item(self.evaluate(owner, frame), self.evaluate(key, frame), value, site)
+                held = self.evaluate(owner, frame)
+                self.set_item(held, self.evaluate(key, frame), value, site_of(frame.file, target))
             case ast.Starred(value=inner):
                 self.assign(inner, value, frame)
             case ast.Tuple(elts=targets) | ast.List(elts=targets):
-                for one, part in zip(targets, self.unpack(value, targets, site), strict=True):
+                for one, part in zip(targets, self.unpack(value, targets, site_of(frame.file, target)), strict=True):
                     self.assign(one, part, frame)
 
     def unpack(self, value: Any, targets: list[ast.expr], site: Site) -> list[Any]:

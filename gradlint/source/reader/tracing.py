@@ -42,7 +42,8 @@ class _State:
 
 
 def _copied(table: dict[str, Any]) -> dict[str, Any]:
-    return {k: list(v) if isinstance(v, list) else dict(v) if isinstance(v, dict) else v for k, v in table.items()}
+    copies = {k: v.copy() for k, v in table.items() if isinstance(v, (list, dict))}
+    return {**table, **copies}
 
 
 class Tracer:

@@ -313,21 +313,28 @@ class Module:
         """The name of its class, without modules."""
         return self.cls.name if self.cls else self.torch.rpartition(".")[2]
 
-    def walk(self, prefix: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, Module]]:
+    def walk(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """(path, module) of itself and all registered descendants, each once, in torch's order.
 
         Where which layer is registered is not known, all that it may be.
         """
-        seen = set() if seen is None else seen
-        if id(self) in seen:
-            return
-        seen.add(id(self))
-        yield prefix, self
-        for name, child in list(self.children.items()):
-            alternatives = child.values if isinstance(child, Choice) else (child,)
-            for n, one in enumerate(v for v in alternatives if isinstance(v, Module)):
-                path = f"{prefix}.{name}" if prefix else name
-                yield from one.walk(path if n == 0 else f"{path}~{n}", seen)
+        seen: set[int] = set()
+        pending = [(prefix, self)]
+        while pending:
+            path, module = pending.pop()
+            if id(module) in seen:
+                continue
+            seen.add(id(module))
+            yield path, module
+            start = f"{path}." if path else ""
+            below: list[tuple[str, Module]] = []
+            for name, child in module.children.items():
+                if isinstance(child, Module):
+                    below.append((start + name, child))
+                elif isinstance(child, Choice):
+                    layers = [v for v in child.values if isinstance(v, Module)]
+                    below += [(start + (f"{name}~{n}" if n else name), one) for n, one in enumerate(layers)]
+            pending += reversed(below)
 
 
 def absorbing(value: Any, condition: ast.expr | None = None, holds: bool = True) -> Any:
