@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 
 from gradlint.source.project import UNPARSABLE, Project, SourceFile
+from gradlint.source.walking import walk
 
 _WORDS = re.compile(
     rb"\b(?:torch|lightning|pytorch_lightning|transformers|accelerate|timm|deepspeed|fastai|trl|peft|torchvision|ignite"
@@ -51,7 +52,7 @@ def _imports_relevant(file: SourceFile, project: Project, seen: set[str]) -> boo
 
 
 def _imports(tree: ast.Module) -> Iterator[tuple[str, int]]:
-    for node in ast.walk(tree):
+    for node in walk(tree):
         match node:
             case ast.Import(names=names):
                 yield from ((n.name, 0) for n in names)

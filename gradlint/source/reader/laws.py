@@ -294,6 +294,8 @@ def for_shape(law: InitLaw, shape: Shape) -> InitLaw:
     if fan_in is None and law.gain_squared is not None:
         return replace(law, fan_in=fan_in, fan_out=fan_out)
     known = fan_in is not None and law.mean is not None and law.std is not None
+    if not known and (fan_in, fan_out, None) == (law.fan_in, law.fan_out, law.gain_squared):
+        return law
     gain = fan_in * (law.std**2 + law.mean**2) if known else None  # type: ignore[operator]
     return replace(law, fan_in=fan_in, fan_out=fan_out, gain_squared=gain)
 

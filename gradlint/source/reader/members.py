@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from gradlint.source.reader.containers import Containers
 from gradlint.source.reader.external_names import CONSTANTS
 from gradlint.source.reader.layers import CONTAINERS, LAYERS
-from gradlint.source.reader.machine import canonical
+from gradlint.source.reader.machine import MAX_NAMES, canonical
 from gradlint.source.reader.values import (
     CHECKPOINT,
     Array,
@@ -44,6 +45,19 @@ SHAPELESS = frozenset(
         "element_size",
     ]
 )
+
+
+INSTALLED = frozenset(["torch", "numpy", "math", "os", "sys"])
+"""Packages that no project has a folder of its own for."""
+
+
+@lru_cache(MAX_NAMES)
+def _outside(owner: str, name: str) -> Any:
+    """`owner.name` of something outside the project: a number, the name itself, or what it is called in full."""
+    if name in ("__name__", "__qualname__"):
+        return owner.rpartition(".")[2]
+    dotted = canonical(f"{owner}.{name}")
+    return CONSTANTS.get(dotted, External(dotted))
 
 
 class Members(Containers):
@@ -89,16 +103,11 @@ class Members(Containers):
         return Unknown(value.reason, tensor=value.tensor)
 
     def _external_attribute(self, value: External, name: str, site: Site) -> Any:
-        dotted = canonical(f"{value.name}.{name}")
-        if dotted in CONSTANTS:
-            return CONSTANTS[dotted]
-        if name in ("__name__", "__qualname__"):
-            return value.last
-        if value.name.partition(".")[0] not in ("torch", "numpy", "math", "os", "sys"):
-            file = self.project.module(dotted, site.file)
-            if file is not None:
-                return self.file_frame(file)
-        return self.outside(dotted)
+        found = _outside(value.name, name)
+        if not isinstance(found, External) or value.name.partition(".")[0] in INSTALLED:
+            return found
+        file = self.project.module(found.name, site.file)
+        return self.file_frame(file) if file is not None else self.outside(found.name)
 
     def _class_attribute(self, cls: UserClass, name: str) -> Any:
         if name in ("__name__", "__qualname__"):
