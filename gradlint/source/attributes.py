@@ -61,16 +61,11 @@ class Attributes(Names):
         if key is None:
             return (), False
         root = key.partition(".")[0].partition("[")[0]
-        at, current = position_of(node), scope
-        while True:
-            if root in current.bindings or current.kind == "module":
-                break
-            if current.parent is None:
-                break
-            current = current.parent
-        bindings = scope.stores.get(key)
-        if bindings is None and current is not scope:
-            bindings, at, scope = current.stores.get(key), END, current
+        at, bindings = position_of(node), scope.stores.get(key)
+        if bindings is None:
+            holder = _holder_of(root, scope)
+            if holder is not scope:
+                bindings, at, scope = holder.stores.get(key), END, holder
         if not bindings:
             return (), False
         if scope.owner_class is not None and root == first_parameter(scope) and at == END:
@@ -275,6 +270,13 @@ class Attributes(Names):
             if cls.method("__init__"):
                 return False
         return False
+
+
+def _holder_of(name: str, scope: Scope) -> Scope:
+    """The nearest scope around that binds a name, or the outermost."""
+    while name not in scope.bindings and scope.kind != "module" and scope.parent is not None:
+        scope = scope.parent
+    return scope
 
 
 def _bind_method(thing: Thing, receiver: Thing, is_instance: bool) -> Thing:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 
+from gradlint.location import Location
 from gradlint.source.evaluate import Evaluator
 from gradlint.source.index import CallSite, Scope, location, terminal_name
 from gradlint.source.model_names import (
@@ -26,6 +27,7 @@ class ModelClasses:
         self._classes: dict[int, bool] = {}
         self._made: dict[int, ModelClass] = {}
         self._recurrences: dict[tuple[int, int], Recurrence | None] = {}
+        self._by_hand: dict[int, Location | None] = {}
 
     def is_module(self, scope: Scope) -> bool:
         """Whether a project class is a torch.nn.Module."""
@@ -101,7 +103,7 @@ class ModelClasses:
                         if part is not None:
                             kinds += part.kinds
                             places += part.locations
-            place = handwritten(evaluator, cls) if not kinds else None
+            place = self._handwritten(cls) if not kinds else None
             if place is not None:
                 kinds.append("hand-written")
                 places.append(place)
@@ -112,6 +114,12 @@ class ModelClasses:
         found = Recurrence(tuple(dict.fromkeys(kinds)), tuple(dict.fromkeys(places))) if kinds else None
         self._recurrences[key] = found
         return found
+
+    def _handwritten(self, cls: Scope) -> Location | None:
+        """`handwritten`, once a class: what its arguments are does not bear on it."""
+        if id(cls) not in self._by_hand:
+            self._by_hand[id(cls)] = handwritten(self.evaluator, cls)
+        return self._by_hand[id(cls)]
 
     def _inner_frame(self, scope: Scope, site: CallSite, outer: Frame | None) -> Frame | None:
         init = scope.method("__init__")

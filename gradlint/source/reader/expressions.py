@@ -42,7 +42,9 @@ class Expressions(Comprehensions):
         return node.value
 
     def _of_name(self, node: ast.Name, frame: Frame) -> Any:
-        value = self.lookup(node.id, frame)
+        value = None if frame.outward else frame.names.get(node.id)
+        if value is None:
+            value = self.lookup(node.id, frame)
         if value is None and not self._bound_to_none(node.id, frame):
             value = self.builtin(node.id)
         return value.settled if isinstance(value, Unknown) and value.settled is not None else value
