@@ -41,8 +41,7 @@ def plain_attributes(table: dict[str, Any]) -> dict[str, Any]:
 class GraphBuilder:
     """Collects the nodes of one model."""
 
-    def __init__(self, root: Module, limit: int = MAX_NODES) -> None:
-        self.root = root
+    def __init__(self, modules: list[tuple[str, Module]], limit: int = MAX_NODES) -> None:
         self.limit = limit
         self.nodes: list[Node] = []
         self.paths: dict[int, str] = {}
@@ -55,7 +54,7 @@ class GraphBuilder:
         self._uses: dict[str, int] = {}
         self._array_nodes: dict[int, Tensor] = {}
         self._kept: list[Any] = []
-        for path, module in root.walk():
+        for path, module in modules:
             self.paths[id(module)] = path
             self._kept.append(module)
             self.register_parameters(module, path)

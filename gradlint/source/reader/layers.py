@@ -1,15 +1,13 @@
-"""The torch.nn classes: constructor arguments, node kind, parameters with their default laws."""
+"""The torch.nn classes: constructor arguments and node kind."""
 
 from __future__ import annotations
 
 import ast
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from gradlint.graph.model import InitLaw
-from gradlint.source.reader import laws
-from gradlint.source.reader.values import Array, Site, Unknown
+from gradlint.source.reader.values import Unknown
 
 REQUIRED = object()
 """Marks an argument without default."""
@@ -184,111 +182,3 @@ def bind(signature: str, args: list[Any], kwargs: dict[str, Any]) -> dict[str, A
         if value is REQUIRED:
             bound[name] = Unknown(f"`{name}` is not given")
     return bound
-
-
-def _parameter(shape: tuple[int | None, ...], law: InitLaw, site: Site) -> Array:
-    return Array(shape, laws.for_shape(law, shape) if law.fan_in is None else law, parameter=True, site=site)
-
-
-def spread(value: Any, dimensions: int) -> tuple[int | None, ...]:
-    """A kernel size as one number per axis."""
-    if isinstance(value, (tuple, list)):
-        sizes = tuple(laws.size(v) for v in value)
-        return sizes if len(sizes) == dimensions else (None,) * dimensions
-    return (laws.size(value),) * dimensions
-
-
-def flag(value: Any) -> bool:
-    """Whether an optional part exists; an unknown flag counts as PyTorch's default, True."""
-    return bool(value) if isinstance(value, (bool, int, float, str, type(None))) else True
-
-
-def make_parameters(name: str, arguments: dict[str, Any], site: Site) -> dict[str, Any]:
-    """The parameters of a torch.nn module under their names, with PyTorch's reset_parameters laws."""
-    layer = LAYERS.get(name)
-    if layer is None:
-        return {}
-    get = arguments.get
-    made: dict[str, Any] = {}
-    match layer.kind:
-        case "linear":
-            shape: tuple[int | None, ...]
-            if layer.op == "bilinear":
-                shape = (laws.size(get("out_features")), laws.size(get("in1_features")), laws.size(get("in2_features")))
-            else:
-                shape = (laws.size(get("out_features")), laws.size(get("in_features")))
-            made["weight"] = _parameter(shape, laws.default_law(shape), site)
-            if flag(get("bias", True)):
-                made["bias"] = Array(shape[:1], laws.default_bias(shape), parameter=True, site=site)
-        case "conv" | "conv_transpose":
-            dimensions = int(layer.op[-2])
-            kernel = spread(get("kernel_size"), dimensions)
-            inner, outer, groups = (laws.size(get(k)) for k in ("in_channels", "out_channels", "groups"))
-            transposed = layer.kind == "conv_transpose"
-            first, second = (inner, outer) if transposed else (outer, inner)
-            grouped = second // groups if second is not None and groups else None
-            shape = (first, grouped, *kernel)
-            made["weight"] = _parameter(shape, laws.default_law(shape), site)
-            if flag(get("bias", True)):
-                made["bias"] = Array((outer,), laws.default_bias(shape), parameter=True, site=site)
-        case "embedding":
-            shape = (laws.size(get("num_embeddings")), laws.size(get("embedding_dim")))
-            law = laws.plain_law("normal", 0.0, 1.0, shape, scheme="normal", origin="default")
-            made["weight"] = Array(shape, law, True, site=site)
-        case "normalization":
-            affine = flag(get("affine", get("elementwise_affine", True)))
-            if affine and layer.op != "local_response_norm":
-                normalized = get("normalized_shape", get("num_features", get("num_channels")))
-                dims = normalized if isinstance(normalized, (tuple, list)) else (normalized,)
-                shape = tuple(laws.size(d) for d in dims)
-                made["weight"] = Array(shape, laws.constant_default(1.0, shape), True, site=site)
-                if layer.op != "rms_norm" and flag(get("bias", True)):
-                    made["bias"] = Array(shape, laws.constant_default(0.0, shape), True, site=site)
-        case "activation" if name == "PReLU":
-            shape = (laws.size(get("num_parameters")),)
-            start = laws.number(get("init"))
-            made["weight"] = Array(
-                shape, laws.constant_default(0.25 if start is None else start, shape), True, site=site
-            )
-        case "recurrent":
-            made = _recurrent_parameters(name, arguments, site)
-        case "attention":
-            made = _attention_parameters(arguments, site)
-    return made
-
-
-def _recurrent_parameters(name: str, arguments: dict[str, Any], site: Site) -> dict[str, Any]:
-    gates = {"LSTM": 4, "GRU": 3}.get(name.removesuffix("Cell"), 1)
-    width, hidden = laws.size(arguments.get("input_size")), laws.size(arguments.get("hidden_size"))
-    layers = laws.size(arguments.get("num_layers", 1)) or 1
-    directions = 2 if arguments.get("bidirectional") is True else 1
-    bound = 1 / hidden if hidden else None
-    rows = gates * hidden if hidden is not None else None
-    made: dict[str, Any] = {}
-    for index in range(min(layers, 32)):
-        inner = width if index == 0 else (hidden * directions if hidden is not None else None)
-        for direction in range(directions):
-            suffix = "" if name.endswith("Cell") else f"_l{index}" + ("_reverse" if direction else "")
-            for role, shape in (("ih", (rows, inner)), ("hh", (rows, hidden))):
-                law = laws.uniform_default(bound, shape, square=role == "hh" or (index > 0 and directions == 1))
-                made[f"weight_{role}{suffix}"] = Array(shape, law, True, site=site)
-            if flag(arguments.get("bias", True)):
-                for role in ("ih", "hh"):
-                    made[f"bias_{role}{suffix}"] = Array((rows,), laws.uniform_default(bound, (rows,)), True, site=site)
-    return made
-
-
-def _attention_parameters(arguments: dict[str, Any], site: Site) -> dict[str, Any]:
-    width = laws.size(arguments.get("embed_dim"))
-    shape = (3 * width if width is not None else None, width)
-    law = laws.scaled_law("uniform", "xavier_uniform", 1.0, shape, "average", None, origin="default")
-    if width is None:
-        law = replace(law, gain_squared=0.5)
-    made: dict[str, Any] = {"in_proj_weight": Array(shape, law, True, site=site)}
-    if flag(arguments.get("bias", True)):
-        made["in_proj_bias"] = Array(shape[:1], laws.constant_default(0.0, shape[:1]), True, site=site)
-    square = (width, width)
-    made["out_proj.weight"] = Array(square, laws.default_law(square), True, site=site)
-    if flag(arguments.get("bias", True)):
-        made["out_proj.bias"] = Array((width,), laws.constant_default(0.0, (width,)), True, site=site)
-    return made

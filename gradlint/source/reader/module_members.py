@@ -6,8 +6,9 @@ from typing import Any
 
 from gradlint.graph.model import InitLaw
 from gradlint.source.reader import laws
-from gradlint.source.reader.layers import LAYERS, make_parameters
+from gradlint.source.reader.layers import LAYERS
 from gradlint.source.reader.modules import Modules
+from gradlint.source.reader.parameters import parameters_of
 from gradlint.source.reader.values import (
     Array,
     Bound,
@@ -273,10 +274,10 @@ class ModuleMembers(Modules):
 
     def _module_reset_parameters(self, module: Module, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
         if module.torch in LAYERS:
-            for name, fresh in make_parameters(module.torch, module.arguments, module.site).items():
+            for name, (_, law) in parameters_of(module.torch, module.arguments).items():
                 array = module.parameters.get(name)
                 if isinstance(array, Array) and array.phase == self.phase:
-                    array.law = fresh.law
+                    array.law = law
         return None
 
     def _module_register_forward_hook(self, module: Module, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:

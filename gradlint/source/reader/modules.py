@@ -7,8 +7,9 @@ from typing import Any
 
 from gradlint.source.reader.entrances import forward_of
 from gradlint.source.reader.externals import Externals
-from gradlint.source.reader.layers import CONTAINERS, FAMILIES, LAYERS, bind, make_parameters
+from gradlint.source.reader.layers import CONTAINERS, FAMILIES, LAYERS
 from gradlint.source.reader.library import LIBRARY_PATHS, library
+from gradlint.source.reader.parameters import built
 from gradlint.source.reader.values import (
     Array,
     Choice,
@@ -86,19 +87,14 @@ class Modules(Externals):
             pairs = held.items() if isinstance(held, dict) else enumerate(self.items(held, site) or [])
             module.parameters.update({str(k): v for k, v in pairs})
         elif name in LAYERS:
-            module.arguments = bind(LAYERS[name].signature, args, kwargs) if LAYERS[name].signature else dict(kwargs)
-            module.parameters.update(self.marked(make_parameters(name, module.arguments, site)))
+            module.arguments, parameters = built(name, args, kwargs)
+            for role, (shape, law) in parameters.items():
+                module.parameters[role] = Array(shape, law, True, site=site, phase=self.phase, level=self.regions)
             reset = module.cls.find("reset_parameters") if module.cls else None
             if isinstance(reset, Function):
                 self.call_function(reset, [], {}, site, module)
         elif name not in CONTAINERS and name != "Module":
             module.arguments = dict(kwargs)
-
-    def marked(self, parameters: dict[str, Any]) -> dict[str, Any]:
-        """New parameters, marked with when they were made."""
-        for array in parameters.values():
-            array.phase, array.level = self.phase, self.regions
-        return parameters
 
     def _fill_container(self, module: Module, name: str, args: list[Any], site: Site) -> None:
         if not args:

@@ -32,8 +32,8 @@ PLAIN_TYPES = frozenset(["int", "float", "bool", "str"])
 class _State:
     """What a module and its parts hold, to be put back after a forward pass that changes it."""
 
-    def __init__(self, root: Module) -> None:
-        self.kept = [(m, _copied(m.attributes), _copied(m.children), _copied(m.parameters)) for _, m in root.walk()]
+    def __init__(self, modules: list[tuple[str, Module]]) -> None:
+        self.kept = [(m, _copied(m.attributes), _copied(m.children), _copied(m.parameters)) for _, m in modules]
 
     def restore(self) -> None:
         """Put everything back."""
@@ -42,8 +42,11 @@ class _State:
 
 
 def _copied(table: dict[str, Any]) -> dict[str, Any]:
-    copies = {k: v.copy() for k, v in table.items() if isinstance(v, (list, dict))}
-    return {**table, **copies}
+    copied = table.copy()
+    for name, value in table.items():
+        if isinstance(value, (list, dict)):
+            copied[name] = value.copy()
+    return copied
 
 
 class Tracer:
@@ -99,8 +102,9 @@ class Tracer:
         machine = self.machine
         machine.assumptions = assumptions or Assumptions()
         self.undecided = None
-        state = _State(root)
-        builder = GraphBuilder(root, min(self.room, MAX_NODES))
+        modules = list(root.walk())
+        state = _State(modules)
+        builder = GraphBuilder(modules, min(self.room, MAX_NODES))
         laws_before = {id(a): a.law for a in builder.parameters.values()}
         machine.operations = Operations(builder, machine.make_array)
         machine.steps, machine.limit = 0, MAX_STEPS
@@ -154,7 +158,7 @@ class Tracer:
             traced_by="source",
             confidence="low" if stopped or told else "medium" if unknown else "high",
             notes=tuple(notes),
-            pretrained=any(m.pretrained for _, m in root.walk()),
+            pretrained=any(m.pretrained for _, m in modules),
             stopped_at=stopped,
             assumed=told,
         )
