@@ -22,6 +22,13 @@ from gradlint.source.reader.values import (
 )
 from gradlint.source.walking import child_nodes
 
+_FOR_FILES = frozenset(
+    ["BaseException", "EOFError", "Exception", "FileNotFoundError", "IOError", "KeyError", "OSError", "RuntimeError"]
+)
+"""What a handler catches that waits for a file which is missing or does not fit."""
+
+_LEAVES_OR_LOADS = frozenset(["exit", "quit", "_exit", "abort", "load", "load_state_dict"])
+
 MAX_DOUBTFUL = 60_000
 """Steps of one run that may go into branches whose condition is not known: a table of a dozen networks."""
 
@@ -216,7 +223,7 @@ class Branches(Expressions):
         return None
 
     def _run_try(self, node: Any, frame: Frame) -> Jump | None:
-        jump = self.execute(node.body, frame)
+        jump = self._attempt(node, frame)
         if jump is not None and jump.kind == "raise" and node.handlers:
             jump = self.execute(node.handlers[0].body, frame)
         elif jump is None and node.orelse:
@@ -225,6 +232,21 @@ class Branches(Expressions):
         return final or jump
 
     _run_trystar = _run_try
+
+    def _attempt(self, node: Any, frame: Frame) -> Jump | None:
+        """Run the body of a `try`; what it loads is there or not, where a handler goes on without and then trains."""
+        if not any(_goes_on(h) for h in node.handlers):
+            return self.execute(node.body, frame)
+        first, trained = len(self.resumed), self.trained
+        self.attempts += 1
+        try:
+            return self.execute(node.body, frame)
+        finally:
+            if self.trained and not trained:
+                for module, site, depth in self.resumed[first:]:
+                    if depth == self.attempts:
+                        self.take_checkpoint(module, site)
+            self.attempts -= 1
 
 
 def _bare_class(pattern: ast.pattern) -> ast.expr | None:
@@ -254,6 +276,15 @@ def _statements(block: list[ast.stmt]) -> Iterator[ast.stmt]:
         yield statement
         if not isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             yield from _statements([c for c in child_nodes(statement) if isinstance(c, ast.stmt)])
+
+
+def _goes_on(handler: ast.ExceptHandler) -> bool:
+    """Whether a program goes on with nothing loaded when a file is missing or does not fit."""
+    called = {ast.unparse(n.func).rpartition(".")[2] for n in ast.walk(handler) if isinstance(n, ast.Call)}
+    if isinstance(handler.body[-1], ast.Raise) or called & _LEAVES_OR_LOADS:
+        return False
+    kinds = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+    return any(k is None or ast.unparse(k) in _FOR_FILES for k in kinds)
 
 
 def _only_raises(block: list[ast.stmt]) -> bool:

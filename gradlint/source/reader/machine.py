@@ -113,7 +113,8 @@ class Machine(ABC):
         self.phase = 0
         self.events = 0
         self.trained = False
-        self.resumed: list[tuple[Module, Site]] = []
+        self.attempts = 0
+        self.resumed: list[tuple[Module, Site, int]] = []
         self.assumptions = Assumptions()
         self.uncertain = 0
         self.rounds = 0

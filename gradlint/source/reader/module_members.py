@@ -189,8 +189,8 @@ class ModuleMembers(Modules):
         source = args[0] if args else None
         copies = isinstance(source, dict) and source and all(isinstance(v, Array) for v in source.values())
         if not self.trained and not copies and module.phase == self.phase:
-            if self.regions:
-                self.resumed.append((module, site))
+            if self.regions or self.attempts:
+                self.resumed.append((module, site, self.attempts))
             else:
                 self.take_checkpoint(module, site)
         return Unknown("the result of load_state_dict")

@@ -140,12 +140,13 @@ class _Reading:
     def _settle_resumed(self) -> None:
         """A model that is loaded if its file is there, in a run that trains nothing, holds what another run trained.
 
-        Where only one model of the class is made, it may as well be trained by code that is not read here.
+        Where only one model of the class is made, it may as well be trained by code that is not read here; but not
+        where the load is tried and its failure passed over, which programs that only run a model do as well.
         """
-        resumed = {id(m) for m, _ in self.machine.resumed}
+        resumed = {id(m) for m, _, _ in self.machine.resumed}
         anew = {id(m.cls) for m in self.machine.modules if id(m) not in resumed and not m.inner}
-        for module, site in self.machine.resumed:
-            if module.phase not in self.training_phases and id(module.cls) in anew:
+        for module, site, tried in self.machine.resumed:
+            if module.phase not in self.training_phases and (tried or id(module.cls) in anew):
                 self.machine.take_checkpoint(module, site)
 
     def _from_defaults(self, tracer: Tracer, found: list[ModelGraph]) -> list[ModelGraph]:
@@ -171,7 +172,7 @@ class _Reading:
     def _guarded(self, action: Any) -> None:
         machine = self.machine
         machine.steps, machine.limit = 0, MAX_STEPS
-        machine.depth = machine.regions = machine.uncertain = machine.rounds = machine.building = 0
+        machine.depth = machine.regions = machine.attempts = machine.uncertain = machine.rounds = machine.building = 0
         machine.branches = machine.doubtful = 0
         machine.running = {}
         machine.writes, machine.conditions = [], []

@@ -3,6 +3,8 @@
 import textwrap
 from pathlib import Path
 
+import pytest
+
 from gradlint.graph.model import ModelGraph
 from gradlint.source.project import Project, SourceFile
 from gradlint.source.reader import read_models
@@ -125,3 +127,65 @@ def test_a_model_that_is_resumed_and_trained_may_start_anew():
 
 def test_the_only_model_of_its_class_may_be_trained_elsewhere():
     assert [g.pretrained for g in graphs_of(NET + TEST)] == [False]
+
+
+TRIED = """
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 2)
+
+        def forward(self, x):
+            return self.b(torch.relu(self.a(x)))
+
+    net = Net()
+
+    def restore():
+        try:
+            net.load_state_dict(torch.load("net.pt")["model"])
+        except {caught}:
+            {otherwise}
+
+    def main():
+        {start}
+        for x, y in batches:
+            {work}
+
+    {run}
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "pretrained"),
+    [
+        ({}, False),
+        ({"caught": "(IOError, KeyError)", "otherwise": "pass"}, False),
+        ({"otherwise": "raise"}, True),
+        ({"otherwise": "raise SystemExit(2)"}, True),
+        ({"otherwise": "sys.exit('no file')"}, True),
+        ({"otherwise": 'net.load_state_dict(torch.load("net.pt"))'}, True),
+        ({"caught": "KeyboardInterrupt"}, True),
+        ({"work": "print(net(x))"}, True),
+        ({"work": "print(net(x))", "otherwise": "raise"}, True),
+        ({"start": 'net.load_state_dict(torch.load("base.pt"))'}, True),
+        (
+            {
+                "start": 'net.load_state_dict(torch.load("base.pt"))',
+                "run": "try:\n        main()\n    except Exception as e:\n        print(e)",
+            },
+            True,
+        ),
+        ({"run": "try:\n        main()\n    except Exception as e:\n        print(e)"}, False),
+        ({"run": "try:\n        main()\n    except Exception as e:\n        print(e)", "otherwise": "raise"}, True),
+    ],
+)
+def test_a_load_that_is_tried_before_the_training_may_find_nothing(change: dict[str, str], pretrained: bool) -> None:
+    parts = {
+        "caught": "Exception as e",
+        "otherwise": "print('no file')",
+        "start": "restore()",
+        "work": "F.mse_loss(net(x), y).backward()",
+        "run": "main()",
+    }
+    (graph,) = graphs_of(TRIED.format(**(parts | change)))
+    assert graph.pretrained is pretrained
