@@ -14,24 +14,28 @@ from gradlint.graph.signal.moments import (
     Signal,
     mapped,
 )
+from gradlint.graph.signal.multiply import product
 from gradlint.graph.signal.quadrature import cdf, even_grid, pdf
 from gradlint.graph.signal.transfer import (
     Site,
 )
 
 _DEPTH = 8
-"""Concatenations and pools in a row that are looked through."""
+"""Concatenations, gates and pools in a row that are looked through."""
+_POSITIVE = 0.9
+"""A gate with more of its root mean square than this in its mean is hardly ever negative: a std of half its mean."""
 
 
 @dataclass(frozen=True)
 class Source:
     """Gaussians `z` and the function `f` whose largest of `k` values is taken; the operand is already the largest of
-    `below` of them."""
+    `below` of them. All are multiplied by a positive `gate` that their window shares."""
 
     f: Elementwise
     z: Signal
     k: float
     below: float = 1.0
+    gate: Signal | None = None
 
 
 def maximum(site: Site, x: Signal, k: float, p_out: float, overlap: float = 0.0) -> Signal:
@@ -48,7 +52,7 @@ def maximum(site: Site, x: Signal, k: float, p_out: float, overlap: float = 0.0)
 
 def _sources(producer: Site | None, x: Signal, k: float, depth: int) -> list[Source]:
     """What stands behind an operand: the maximum of φ(z) is φ of the maximum, that of a maximum the maximum over both
-    windows, that of a concatenation one for each part."""
+    windows, that of a concatenation one for each part, that of a channel times its gate the gate times the maximum."""
     if producer is not None and depth < _DEPTH:
         node = producer.node
         if node.kind == "activation" and len(producer.inputs) == 1:
@@ -60,6 +64,13 @@ def _sources(producer: Site | None, x: Signal, k: float, depth: int) -> list[Sou
         if node.kind == "cat" and producer.memory.get("counts"):
             pairs = zip(producer.producers, producer.inputs, strict=True)
             return [s for p, part in pairs for s in _sources(p, part, k, depth + 1)]
+        if node.kind == "mul" and node.op != "div" and len(producer.inputs) == 2:
+            gates = [i for i, g in enumerate(producer.inputs) if g.positions == 1.0 and g.m > _POSITIVE]
+            if gates and x.positions > 1.0:
+                nth, gate = 1 - gates[0], producer.inputs[gates[0]]
+                inner = _sources(producer.producers[nth], producer.inputs[nth], k, depth + 1)
+                if len(inner) == 1 and inner[0].gate is None:
+                    return [replace(inner[0], gate=gate)]
     return [Source(IDENTITY, replace(x, parts=()), k)]
 
 
@@ -82,7 +93,8 @@ def _largest(source: Source, p_out: float, overlap: float) -> Signal:
     out = mapped(
         replace(z, positions=p_out, parts=()), lambda d: min(loose * d, 2.0), log_q=math.log(square) + unit, m=m, f=0.0
     )
-    return replace(out, ds=out.ds * (1.0 - overlap))
+    out = replace(out, ds=out.ds * (1.0 - overlap))
+    return out if source.gate is None else product(out, source.gate)
 
 
 def maximum_back(site: Site, gradient: Gradient, k: float, p_out: float) -> Gradient:

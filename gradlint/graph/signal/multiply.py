@@ -28,8 +28,7 @@ _ADDED_GUESS, _MULTIPLIED_GUESS = 0.3, 1.0
 
 
 def mul(site: Site) -> Signal:
-    """Independent factors: q = q₁q₂, m = m₁m₂, r = r₁r₂. Factors that are functions of one tensor
-    (x·σ(x), x·x) act as one elementwise function."""
+    """Independent factors; those that are functions of one tensor (x·σ(x), x·x) act as one elementwise function."""
     joint = _joint(site)
     if joint is not None:
         root, f = joint
@@ -37,7 +36,11 @@ def mul(site: Site) -> Signal:
     if len(site.inputs) == 1:
         return site.inputs[0]
     guess(site, _MULTIPLIED_GUESS)
-    a, b = site.inputs[0], _divisor(site) if site.node.op == "div" else site.inputs[1]
+    return product(site.inputs[0], _divisor(site) if site.node.op == "div" else site.inputs[1])
+
+
+def product(a: Signal, b: Signal) -> Signal:
+    """Independent factors, one of them maybe broadcast: q = q₁q₂, m = m₁m₂, r = r₁r₂."""
     wide = a if a.size >= b.size else b
     a, b = everywhere(a, b), everywhere(b, a)
 
