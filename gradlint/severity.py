@@ -124,9 +124,12 @@ class PathHealth:
 def predicted_path(profile: Profile, layers: Sequence[Node], algorithm: str | None, options: BandOptions) -> PathHealth:
     """What the profile says of a path of weighted layers, in order from the input, the output layer left out.
 
-    A node whose profile is void says nothing. Thresholds are compared with the edge of the band nearest to
-    healthy, widened to at least 0.3 decades. Zero-initialised branches count as the milder of literal and grown.
+    A node whose profile is void says nothing, nor does one whose weights only scale what a norm divides. Thresholds
+    are compared with the edge of the band nearest to healthy, widened to at least 0.3 decades. Zero-initialised
+    branches count as the milder of literal and grown.
     """
+    redundant = {layer.node for layer in profile.layers if layer.redundant}
+    layers = [n for n in layers if n.id not in redundant]
     literal = _predicted(profile, layers, algorithm, options)
     if profile.grown is None:
         return literal
@@ -302,7 +305,9 @@ def consequence(severity: Severity | None, *, explodes: bool = False) -> str:
 
 
 def layer_flags(profile: Profile, layers: Sequence[Node]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of the layers whose weight feeds a normalisation, and of those on a branch that starts at zero."""
+    """Names of the layers whose weight feeds a normalisation, and of those that get no gradient by design: on a branch
+    that starts at zero, or with nothing but a scale that a norm divides out."""
     by_node = {layer.node: layer for layer in profile.layers}
     found = [by_node[n.id] for n in layers if n.id in by_node]
-    return tuple(x.name for x in found if x.scale_free), tuple(x.name for x in found if x.zero_gated)
+    silent = (x.name for x in found if x.zero_gated or x.redundant)
+    return tuple(x.name for x in found if x.scale_free), tuple(silent)

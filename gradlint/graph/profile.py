@@ -17,7 +17,9 @@ class LayerProfile:
     targets of a dense output being alike. `saturated`: share of units of the activation that consumes h
     in its flat part. `distinct`: 1 − c, how far two different inputs stay apart. `scale_free`: the weight
     feeds a normalisation, so that its absolute gradient says nothing. `gradient` is None too where none flows
-    at all; `zero_gated` tells that this is so only as long as a zero-initialised branch has not grown.
+    at all; `zero_gated` tells that this is so only as long as a zero-initialised branch has not grown. `redundant`:
+    each weight only scales a channel that a batch norm divides by its scale, so that next to no gradient reaches it,
+    by design and without harm.
     """
 
     node: int
@@ -32,6 +34,7 @@ class LayerProfile:
     distinct: float | None = None
     scale_free: bool = False
     zero_gated: bool = False
+    redundant: bool = False
 
 
 @dataclass(frozen=True)

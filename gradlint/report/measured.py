@@ -15,6 +15,7 @@ from gradlint.finding import Severity
 from gradlint.graph.model import WEIGHTED, ModelGraph, Node
 from gradlint.graph.topology import topology
 from gradlint.graph.topology_paths import feeds
+from gradlint.graph.topology_scales import only_rescales
 from gradlint.location import Location
 from gradlint.notation import number
 from gradlint.probe.experiment import LOSS, LayerMeasurement, Measurement
@@ -74,10 +75,12 @@ class Report:
 
     @cached_property
     def zero_gated(self) -> frozenset[str]:
-        """What a zero-initialised weight at the end of a residual branch cuts off from the gradient, by design."""
+        """What gets no gradient by design: behind a zero-initialised weight at the end of a residual branch, or a mere
+        scale in front of a norm that divides it out."""
         silent = {n.id for n in self.graph.nodes if self._seen(n) and self._seen(n).weight_norm == 0}
         gated = {i for skip in topology(self.graph).skips if skip.branch & silent for i in skip.branch}
-        return frozenset(self.graph.nodes[i].name for i in gated - silent)
+        scales = {n.id for n in self._weighted if only_rescales(self.graph, n)}
+        return frozenset(self.graph.nodes[i].name for i in (gated - silent) | scales)
 
     @property
     def _weighted(self) -> list[Node]:

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from gradlint.graph.model import WEIGHTED
+from gradlint.graph.signal.channelwise import uneven_of
 from gradlint.graph.signal.transfer import is_sized
 
 if TYPE_CHECKING:
@@ -36,10 +37,16 @@ def half_widths(walk: Walk) -> list[float]:
         site, gradient = walk.sites[i], walk.gradients[i]
         v = (gradient.v if gradient else 0.0) + (site.output.v if site else 0.0)
         # log-normal: v is the relative variance of the square, ln(1 + v) that of its logarithm
-        spread = _SIGMAS * math.sqrt(math.log1p(min(v, 1e6))) / (2.0 * _DECADE)
+        spread = decades(math.sqrt(math.log1p(min(v, 1e6))))
         loose = 0.0 if site is None or is_sized(site.node) else _UNKNOWN_WIDTH
-        widths.append(math.hypot(spread, _PER_LAYER * math.sqrt(depth), doubts[i]) + _BASE + loose + copies)
+        channels = decades(uneven_of(site).output_spread) if site else 0.0
+        widths.append(math.hypot(spread, channels, _PER_LAYER * math.sqrt(depth), doubts[i]) + _BASE + loose + copies)
     return widths
+
+
+def decades(spread: float) -> float:
+    """Two standard deviations of log10 of a norm, from one of ln of its square."""
+    return _SIGMAS * spread / (2.0 * _DECADE)
 
 
 def typical(v: float) -> float:

@@ -3,32 +3,30 @@
 In x′ = φ(x + F(x)) the sum is no Gaussian: part of it has been rectified before, so that successive masks are alike.
 A thousand draws are carried along, each of three tokens: one, another position of its sample, and another sample.
 They are only made where an activation reads such a sum; what leaves a weight matrix is Gaussian again.
-
-The draws are a Latin hypercube (McKay et al. 1979): every variable takes the same evenly spread quantiles, in an order
-of its own. No random state is touched.
 """
 
 from __future__ import annotations
 
 import math
-import random
+from bisect import bisect
 from dataclasses import dataclass
-from functools import lru_cache
+from itertools import accumulate
 from operator import mul, sub
 from statistics import NormalDist
 
+from gradlint.graph.signal.channel_draws import channel_base, channel_share, normalised
 from gradlint.graph.signal.elementwise import Elementwise, elementwise
+from gradlint.graph.signal.latin import DRAWS, fitted, gaussian, normal
 from gradlint.graph.signal.moments import NEVER, Draws, Gradient, Signal, Weights
 from gradlint.graph.signal.transfer import Site
 
-DRAWS = 1021
-"""Particles: a prime, so that shifting their order by any step makes a new one."""
 LONGEST_CHAIN = 150
 """Sums in a row that are followed back; the sum of more terms than that is Gaussian."""
 _RANGE = math.log(1e-6), math.log(1e6)
 """ln of the root mean square within which a function that does not scale is evaluated draw by draw."""
-_HANDED_ON = frozenset({"add", "activation", "scale", "reshape"})
-"""Kinds whose output elements are functions of the same elements of their operands."""
+_HANDED_ON = frozenset({"add", "activation", "scale", "reshape", "normalization", "conv"})
+"""Kinds whose output elements are functions of the same elements of their operands: norms and convolutions are where
+they act on each channel by itself, and keep no weights elsewhere."""
 
 Rows = tuple[list[float], list[float], list[float]]
 
@@ -68,7 +66,7 @@ def draws(site: Site, depth: int = 0) -> Draws:
     if found is not None:
         return found
     if "draws" not in site.memory:
-        site.memory["draws"] = _gaussian(site.output, site.node.id)
+        site.memory["draws"] = gaussian(site.output, site.node.id)
     made: Draws = site.memory["draws"]
     return made
 
@@ -80,7 +78,7 @@ def respond(site: Site, f: Elementwise, x: Signal) -> Response | None:
     (1958), ∂E φφ′/∂E xx′ = E φ′(x)φ′(x′).
     """
     source = site.producers[0] if site.producers else None
-    found = None if x.parts else cloud(source)
+    found = None if x.parts or _mixes_taps(source) else cloud(source)
     if found is None or not _evaluable(f, found.log_unit):
         return None
     values, slopes, unit = _evaluated(f, found)
@@ -115,6 +113,12 @@ def respond(site: Site, f: Elementwise, x: Signal) -> Response | None:
     return seen
 
 
+def _mixes_taps(source: Site | None) -> bool:
+    """Whether an argument is the normalised sum over the taps of one convolution, unlike anything that is added to it:
+    as good as Gaussian by itself."""
+    return source is not None and source.node.kind == "normalization" and channel_share(source) < 1.0
+
+
 def passed(site: Site, f: Elementwise, x: Signal, gradient: Gradient) -> Gradient | None:
     """The gradient behind φ, weighted draw by draw: what later masks let through is alike to what this one does.
 
@@ -145,6 +149,10 @@ def passed(site: Site, f: Elementwise, x: Signal, gradient: Gradient) -> Gradien
         s = c = 1.0
     factor = scale / mean
     far = factor * sum(between) / DRAWS
+    middle = sum(found.token) / DRAWS
+    spread = max(sum(map(mul, found.token, found.token)) / DRAWS - middle * middle, 1e-30)
+    pull = (sum(map(mul, found.token, one)) / DRAWS - middle * sum(one) / DRAWS) ** 2 / spread
+    pull *= DRAWS / max(sum(map(mul, one, one)), 1e-30)
     # One position in two samples is taken to lose as much as two positions do.
     e = gradient.e * far / gradient.c if gradient.e is not None and gradient.c else gradient.e
     return Gradient(
@@ -153,6 +161,8 @@ def passed(site: Site, f: Elementwise, x: Signal, gradient: Gradient) -> Gradien
         far,
         gradient.v,
         last=gradient.last,
+        pull_s=gradient.pull_s or gradient.s * pull,
+        pull_c=gradient.pull_c or gradient.c * pull,
         e=e,
         weights=Weights(factor, square, across, between),
         lead=gradient.lead,
@@ -163,7 +173,9 @@ def handed_on(site: Site, operand: Site | None, gradient: Gradient) -> Gradient:
     """The gradient of an operand, without its weights where no draws of that operand are followed."""
     if gradient.weights is None:
         return gradient
-    followed = operand is not None and site.node.kind in _HANDED_ON and operand.memory.get("cloud") is not None
+    if operand is None or site.node.kind not in _HANDED_ON:
+        return gradient.unweighted
+    followed = operand.memory.get("cloud") is not None or "channelwise" in operand.memory
     return gradient if followed else gradient.unweighted
 
 
@@ -175,10 +187,12 @@ def _made(site: Site, depth: int) -> Draws | None:
     match site.node.kind:
         case "add" if not site.output.parts and len(site.producers) == 2:
             return _sum(site, depth)
+        case "cat":
+            return _side_by_side(site, depth)
         case "activation" if len(site.producers) == 1:
             seen: Response | None = site.memory.get("response")
             if seen is not None:
-                return Draws(*seen.values, seen.log_unit)
+                return Draws(*seen.values, seen.log_unit, source is not None and draws(source).uneven)
             f = elementwise(site.node.op, site.node.attributes)
             if source is None or f is None or source.output.parts:
                 return None
@@ -186,7 +200,11 @@ def _made(site: Site, depth: int) -> Draws | None:
             if not _evaluable(f, found.log_unit):
                 return None
             values, _, unit = _evaluated(f, found)
-            return Draws(*values, unit)
+            return Draws(*values, unit, found.uneven)
+        case "normalization" if site.node.op == "batch_norm":
+            base = channel_base(site)
+            inner = cloud(base, depth + 1) if base is not None else None
+            return None if inner is None else normalised(site, inner)
         case "scale" | "reshape" if source is not None and _same_elements(site, source):
             factor = site.node.attributes.get("factor", 1.0)
             inner = cloud(source, depth + 1)
@@ -201,7 +219,7 @@ def _stretched(inner: Draws, factor: float) -> Draws:
     if factor > 0.0:
         return inner._replace(log_unit=unit)
     token, other, stranger = ([-x for x in row] for row in inner.rows)
-    return Draws(token, other, stranger, unit)
+    return Draws(token, other, stranger, unit, inner.uneven)
 
 
 def _same_elements(site: Site, source: Site) -> bool:
@@ -212,7 +230,7 @@ def _same_elements(site: Site, source: Site) -> bool:
 
 
 def _sum(site: Site, depth: int) -> Draws | None:
-    """The sum of two draws, in units of its root mean square, shifted and stretched to its exact first moments."""
+    """The sum of two draws."""
     left, right = site.producers[0], site.producers[1]
     if left is None or right is None or left is right:
         return None
@@ -225,15 +243,24 @@ def _sum(site: Site, depth: int) -> Draws | None:
     a, b = (math.exp(0.5 * min(d.log_unit - unit, 60.0)) for d in (one, two))
     b *= sign * (float(alpha) if isinstance(alpha, (int, float)) else 1.0)
     rows = [[a * x + b * y for x, y in zip(u, v, strict=True)] for u, v in zip(one.rows, two.rows, strict=True)]
-    mean = sum(map(sum, rows)) / (3 * DRAWS)
-    spread = sum([sum(map(mul, row, row)) for row in rows]) / (3 * DRAWS) - mean * mean
-    target = 1.0 - site.output.m * site.output.m
-    if spread > 1e-12 and target > 1e-12:
-        stretch = math.sqrt(target / spread)
-        shift = site.output.m - stretch * mean
-        rows = [[shift + stretch * x for x in row] for row in rows]
-    token, other, stranger = rows
-    return Draws(token, other, stranger, unit)
+    return fitted(rows, site.output, one.uneven or two.uneven)
+
+
+def _side_by_side(site: Site, depth: int) -> Draws | None:
+    """A concatenation along the features: every draw is of one operand, as many of each as it has features."""
+    operands = [p for p in site.producers if p is not None]
+    if not site.memory.get("counts") or len(operands) < len(site.producers) or len(operands) > DRAWS // 2:
+        return None
+    if all(cloud(p, depth + 1) is None for p in operands):
+        return None
+    made, unit = [draws(p, depth + 1) for p in operands], site.output.log_q
+    scales = [math.exp(0.5 * min(d.log_unit - unit, 60.0)) for d in made]
+    width = sum(p.output.features for p in operands)
+    ends = list(accumulate(p.output.features / width for p in operands))
+    # An order of its own says whose turn a draw is.
+    turns = [min(bisect(ends, NormalDist().cdf(u)), len(made) - 1) for u in normal(3 * site.node.id)]
+    rows = [[scales[j] * made[j].rows[nth][i] for i, j in enumerate(turns)] for nth in range(3)]
+    return fitted(rows, site.output, True)
 
 
 def _evaluable(f: Elementwise, log_unit: float) -> bool:
@@ -255,45 +282,3 @@ def _evaluated(f: Elementwise, found: Draws) -> tuple[Rows, Rows, float]:
         one, two, three = ([right * x if x > 0.0 else left * x for x in row] for row in found.rows)
     d_one, d_two, d_three = ([right if x > 0.0 else left for x in row] for row in found.rows)
     return (one, two, three), (d_one, d_two, d_three), found.log_unit
-
-
-def _gaussian(x: Signal, key: int) -> Draws:
-    """Three tokens of mean m and correlations s and c, in units of the root mean square."""
-    spread = max(1.0 - x.m * x.m, 0.0)
-    near, far = (min(max(d / spread, 0.0), 1.9) if spread > 1e-12 else 0.0 for d in (x.ds, x.dc))
-    # Two tokens that are both like a third are like each other.
-    near = min(near if x.positions > 1.0 else far, far * (4.0 - 2.0 * far) if far < 1.0 else near)
-    r_s, r_c = 1.0 - near, 1.0 - far
-    own = math.sqrt(near * (2.0 - near))
-    tie = r_c * math.sqrt(near / (2.0 - near))
-    left = math.sqrt(max((4.0 * far - 2.0 * far * far - near) / (2.0 - near), 0.0))
-    sigma, m = math.sqrt(spread), x.m
-    a, b, c = (_normal(3 * key + i) for i in range(3))
-    token = [m + sigma * u for u in a]
-    near_a, near_b = sigma * r_s, sigma * own
-    far_a, far_b, far_c = sigma * r_c, sigma * tie, sigma * left
-    other = [m + near_a * u + near_b * v for u, v in zip(a, b, strict=True)]
-    stranger = [m + far_a * u + far_b * v + far_c * w for u, v, w in zip(a, b, c, strict=True)]
-    return Draws(token, other, stranger, x.log_q)
-
-
-@lru_cache(maxsize=256)
-def _normal(key: int) -> list[float]:
-    """The normal quantiles in an order that differs for every key."""
-    order, shifts = _orders()[key % 7], _shifts()
-    start = shifts[key // 7 % DRAWS]
-    return order[start:] + order[:start]
-
-
-@lru_cache(maxsize=1)
-def _orders() -> list[list[float]]:
-    normal = NormalDist()
-    grid = [normal.inv_cdf((i + 0.5) / DRAWS) for i in range(DRAWS)]
-    scale = math.sqrt(DRAWS / math.fsum(x * x for x in grid))
-    source = random.Random(0)
-    return [source.sample([scale * x for x in grid], DRAWS) for _ in range(7)]
-
-
-@lru_cache(maxsize=1)
-def _shifts() -> list[int]:
-    return random.Random(1).sample(range(DRAWS), DRAWS)

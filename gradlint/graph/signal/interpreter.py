@@ -10,6 +10,7 @@ from gradlint.graph.model import SATURATING, WEIGHTED, ModelGraph, Node
 from gradlint.graph.profile import LayerProfile, Profile, RecurrenceProfile
 from gradlint.graph.signal import attribution, band
 from gradlint.graph.signal.activation import saturated
+from gradlint.graph.signal.channelwise import uneven_of
 from gradlint.graph.signal.elementwise import elementwise
 from gradlint.graph.signal.moments import NEVER, log_sum
 from gradlint.graph.signal.recurrent import recurrence
@@ -19,6 +20,7 @@ from gradlint.graph.signal.transfer import (
     Site,
 )
 from gradlint.graph.signal.walk import Walk, evaluate
+from gradlint.graph.topology_scales import only_rescales
 
 LOW_COVERAGE = 0.9
 """Below this share of operations with a rule a profile is marked low confidence."""
@@ -102,6 +104,10 @@ def describe(walk: Walk) -> Profile:
         confidence = min(confidence, "medium", key=("low", "medium", "high").index)
     notes = list(dict.fromkeys(walk.notes))
     notes += [f"no rule: {graph.nodes[i].name} ({why})" for i, why in sorted(walk.missing.items())]
+    scales = [layer.name for layer in layers if layer.redundant]
+    if scales:
+        told = scales[0] if len(scales) == 1 else f"{scales[0]} and {len(scales) - 1} more"
+        notes.append(f"{told}: the batch norm behind divides the weight out and lets a gradient through by its ε alone")
     return Profile(
         layers=layers,
         gradient_at=tuple(gradient_at),
@@ -124,7 +130,8 @@ def _norm(walk: Walk, i: int) -> float | None:
         return None
     if gradient.zero:
         return NEVER
-    return 0.5 * (gradient.log_g + band.typical(gradient.v) + math.log(site.output.size)) / _DECADE
+    log_g = gradient.log_g + uneven_of(site).output
+    return 0.5 * (log_g + band.typical(gradient.v) + math.log(site.output.size)) / _DECADE
 
 
 def _typical(walk: Walk, i: int) -> float:
@@ -190,6 +197,7 @@ def _layers(
         width = uncertainty[node.id]
         # In phase, k uses of one weight add √k more than independent ones do.
         phase = 0.5 * math.log10(uses[_weights_of(node)])
+        own_width = math.hypot(width, band.decades(uneven_of(site).weight_spread)) if site else width
         rows.append(
             LayerProfile(
                 node=node.id,
@@ -199,10 +207,11 @@ def _layers(
                 gradient=relative,
                 weight_gradient=weight,
                 band=None if relative is None else (relative - width, relative + width),
-                weight_band=None if weight is None else (weight - width, weight + width + coherent + phase),
+                weight_band=None if weight is None else (weight - own_width, weight + own_width + coherent + phase),
                 saturated=_saturated(walk, node.id) if site else None,
                 distinct=site.output.dc if site else None,
                 scale_free=_scale_free(walk, node.id),
+                redundant=only_rescales(walk.graph, node),
             )
         )
     return tuple(rows)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from gradlint.graph.signal.channel_draws import diluted, shifted
+from gradlint.graph.signal.channelwise import uneven
 from gradlint.graph.signal.fan import Fan, fan_of
 from gradlint.graph.signal.layout import last_axis, traded, traded_back
 from gradlint.graph.signal.moments import NEVER, Gradient, Signal, log, log_sum, mapped
@@ -89,7 +91,9 @@ def backward(site: Site, gradient: Gradient) -> list[Gradient]:
     if site.memory["centred"]:
         log_g += math.log(1.0 - 1.0 / fan.fan_in)
     lead = gradient.lead if site.node.kind == "linear" else None
-    onto = Gradient(log_g, share * gradient.s, c, gradient.v, last=gradient.last, e=e, lead=lead)
+    weights = diluted(gradient, 1.0 / fan.fan_in) if fan.n_in == fan.n_out == 1.0 else None
+    weights = shifted(weights, (share - 1.0) * gradient.s, c - gradient.c)
+    onto = Gradient(log_g, share * gradient.s, c, gradient.v, last=gradient.last, e=e, lead=lead, weights=weights)
     return [traded_back(onto, site.inputs[0]) if site.memory["across"] else onto, *rest]
 
 
@@ -99,6 +103,12 @@ def weight(site: Site, gradient: Gradient) -> float:
     correlated terms."""
     fan: Fan = site.memory["fan"]
     x: Signal = site.memory["x"]
+    law = site.law()
+    per_unit = 2.0 * log(law.per_unit) if law is not None else 0.0
+    channels = site.memory["uneven"] = uneven(site, fan)
+    behind: Gradient | None = site.memory.get("behind_norm")
+    if behind is not None and channels.alone:
+        return _lone_weight(site, fan, behind) + per_unit + channels.weight
     # In units of one tap: `steps` positions are joined by it.
     steps = fan.pairs / fan.links
     logs = math.log(fan.n_in * fan.channels * fan.links * x.batch)
@@ -106,9 +116,17 @@ def weight(site: Site, gradient: Gradient) -> float:
     if x.lead and gradient.lead:
         (first, other), (given, rest), row = x.lead.kinds, gradient.lead.kinds, x.lead.row
         logs += log((first * given + (row - 1.0) * other * rest) / row)
-    law = site.law()
-    per_unit = law.per_unit if law is not None else 1.0
-    return logs + gradient.log_g + x.log_q + 2.0 * log(per_unit)
+    return logs + gradient.log_g + x.log_q + per_unit + channels.weight
+
+
+def _lone_weight(site: Site, fan: Fan, behind: Gradient) -> float:
+    """ln of Σ (Σ g·x̂)²/E w², g behind the norm and x̂ its output: one weight for each channel is the direction that the
+    norm takes from the gradient, so that its part of that is told before it does (see `channelwise`)."""
+    y, kept = site.output, site.output.kept
+    normal = mapped(y, lambda d: min(d / kept, 2.0))
+    variance, mean = weight_moments(site, "weight", 1.0)
+    logs = math.log(fan.channels * y.batch * y.positions) + behind.log_g - math.log(variance + mean * mean)
+    return logs + math.log(coherence(normal, behind, y.positions, 1.0))
 
 
 def coherence(x: Signal, gradient: Gradient, positions: float, fan: float = math.inf) -> float:

@@ -93,6 +93,12 @@ class Signal:
         """ln of the variance over elements, mean over features removed."""
         return self.log_q + log(1.0 - self.m * self.m)
 
+    @property
+    def kept(self) -> float:
+        """Share of E[x²] that is left when the mean over samples and positions is taken off."""
+        n, p = self.batch, self.positions
+        return ((p - 1.0) * self.ds + (n - 1.0) * p * self.dc) / (n * p)
+
     def at(self, batch: float, positions: float, features: float) -> Signal:
         """The same moments on another number of samples, positions and features."""
         return replace(self, batch=batch, positions=positions, features=features)
@@ -164,12 +170,13 @@ class Moments(NamedTuple):
 
 class Draws(NamedTuple):
     """Joint draws of a tensor's elements at one `token`, at an `other` position of its sample and in a `stranger`;
-    `log_unit` is ln of the square that a draw of 1 stands for."""
+    `log_unit` is ln of the square that a draw of 1 stands for. `uneven`: they are of channels of different scale."""
 
     token: list[float]
     other: list[float]
     stranger: list[float]
     log_unit: float
+    uneven: bool = False
 
     @property
     def rows(self) -> tuple[list[float], list[float], list[float]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from gradlint.graph.signal.channel_draws import shifted
 from gradlint.graph.signal.concat import joined, merged
 from gradlint.graph.signal.layout import last_axis, traded, traded_back
 from gradlint.graph.signal.moments import NEVER, Gradient, Lead, Signal, log, log_sum, mapped
@@ -31,6 +32,8 @@ def backward(site: Site, gradient: Gradient) -> list[Gradient]:
     """The gradient loses its mean and its component along the output, and is divided by the scale."""
     x = site.inputs[0]
     inner = replace(gradient, log_g=gradient.log_g + log(_scale(site) ** 2))
+    if site.producers and site.producers[0] is not None:
+        site.producers[0].memory["behind_norm"] = inner
     rest = [Gradient(NEVER)] * (len(site.inputs) - 1)
     if gradient.zero or inner.zero:
         return [Gradient(NEVER), *rest]
@@ -44,6 +47,8 @@ def backward(site: Site, gradient: Gradient) -> list[Gradient]:
         return [joined(parts, x), *rest]
     read = _read(site)
     onto = _unnormalise(site, replace(read, parts=()), inner)
+    if site.node.op == "batch_norm":
+        onto = replace(onto, weights=shifted(inner.weights, onto.s - inner.s, onto.c - inner.c))
     return [onto if read is x else traded_back(onto, x), *rest]
 
 
@@ -119,8 +124,7 @@ def _normalise(site: Site, x: Signal) -> Signal:
     if op == "batch_norm":
         if not _training(site):
             return x
-        size = x.batch * x.positions
-        kept = ((x.positions - 1.0) * x.ds + (x.batch - 1.0) * x.positions * x.dc) / size
+        kept = x.kept
         if kept <= 0.0:  # one value per channel, or every sample alike
             return replace(x, log_q=NEVER)
         log_v = x.log_q + math.log(kept)
@@ -221,7 +225,7 @@ def _unbatch(x: Signal, g: Gradient, epsilon: float) -> Gradient:
     """
     n, p = x.batch, x.positions
     size = n * p
-    kept = ((p - 1.0) * x.ds + (n - 1.0) * p * x.dc) / size
+    kept = x.kept
     if kept <= 0.0:
         return Gradient(NEVER)
     log_v = x.log_q + math.log(kept)

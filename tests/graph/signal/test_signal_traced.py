@@ -11,40 +11,10 @@ pytestmark = pytest.mark.torch
 
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
+from traced_nets import BATCH, Net, output, traced  # noqa: E402
 
-from gradlint.graph.laws import LawRecorder  # noqa: E402
-from gradlint.graph.lower import Origins  # noqa: E402
 from gradlint.graph.signal import profile  # noqa: E402
 from gradlint.graph.signal.walk import evaluate  # noqa: E402
-from gradlint.graph.trace import trace_module  # noqa: E402
-
-BATCH = 16
-
-
-def traced(build, x):
-    recorder = LawRecorder()
-    with recorder:
-        net = build()
-    return trace_module(
-        net.train(), (x,), origins=Origins({n: recorder.law(p) for n, p in net.named_parameters()})
-    ).graph
-
-
-def output(graph, op):
-    """The predicted signal at the last operation of this name."""
-    walk = evaluate(graph, BATCH, grown=False)
-    return next(site.output for site in reversed(walk.sites) if site is not None and site.node.op == op)
-
-
-class Net(nn.Module):
-    """A layer that makes the parts trainable, and whatever `forward` does behind it."""
-
-    def __init__(self, forward, layer):
-        super().__init__()
-        self.layer, self.rest = layer, forward
-
-    def forward(self, x):
-        return self.rest(self.layer(x))
 
 
 def test_a_max_pool_looks_through_concatenation_and_pool_at_the_rectifiers_behind():
