@@ -125,7 +125,7 @@ TIMM: dict[str, tuple[int, dict[str, Any]]] = {
     "swiftformer_xs": (64, {}),
     "swin_tiny_patch4_window7_224": (64, {"img_size": 64}),
     "swinv2_cr_tiny_224": (64, {"img_size": 64}),
-    "tiny_vit_5m_224": (64, {"img_size": 64}),
+    "tiny_vit_5m_224": (64, {}),
     "tnt_s_patch16_224": (64, {"img_size": 64}),
     "twins_svt_small": (64, {"img_size": 64}),
     "vgg11": (64, {}),

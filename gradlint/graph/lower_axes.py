@@ -112,6 +112,8 @@ def _axes(draft: Draft, drafts: Drafts, known: dict[int, Axes], hints: dict[int,
             return _reduced(draft, before, batch, feature)
         case "cat" if draft.op == "stack":
             return _inserted(draft, batch, feature, rank)
+        case "reshape" if source.op == "unfold" and draft.op in _VIEWS and feature == 1 and len(before) == 3:
+            return _untapped(draft, source, batch)
         case "reshape":
             return _reshaped(draft, before, batch, feature)
         case "output":
@@ -178,6 +180,8 @@ def _reshaped(draft: Draft, before: Sequence[int | None], batch: int | None, fea
                 order = [d for d in range(old) if d != source % old]
                 order.insert(target % old, source % old)
                 return _found(order, batch), _found(order, feature)
+        case "unfold" | "fold" if {rank, old} == {3, 4}:  # (N, channels × taps, windows) and (N, channels, H, W)
+            return 0, 1
         case "unsqueeze":
             return _inserted(draft, batch, feature, rank)
         case "select" | "unbind" if rank == old - 1:
@@ -188,6 +192,19 @@ def _reshaped(draft: Draft, before: Sequence[int | None], batch: int | None, fea
     if rank == old and (draft.op not in _VIEWS or draft.shape == before):
         return batch, feature
     return _regrouped(before, draft.shape, batch, feature)
+
+
+def _untapped(draft: Draft, source: Draft, batch: int | None) -> Axes:
+    """A view of patches (N, channels × taps, windows) that gives the taps an axis of their own: the channels stand in
+    the one before it."""
+    assert draft.shape is not None and source.shape is not None
+    found = _regrouped(source.shape, draft.shape, batch, 1)
+    kernel = source.attributes.get("kernel_size")
+    taps = prod(kernel) if isinstance(kernel, (list, tuple)) else kernel**2 if isinstance(kernel, int) else 0
+    axis = found[1]
+    if axis is not None and axis > 1 and draft.shape[axis] == taps:
+        return found[0], axis - 1
+    return found
 
 
 def _found(order: Sequence[int], axis: int | None) -> int | None:

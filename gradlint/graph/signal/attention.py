@@ -39,14 +39,23 @@ def head_correlation(x: Signal, tokens: float) -> float:
     return max(0.0, min(whole, 1.0))
 
 
+def head_correlation_of_samples(x: Signal, tokens: float) -> float:
+    """Correlation of two samples within a head, over all pairs of its tokens."""
+    if tokens <= 1.0 or x.positions <= tokens:
+        return x.c
+    whole = (x.positions * x.c - (x.positions - tokens) * x.m * x.m) / tokens
+    return max(0.0, min(whole, 1.0))
+
+
 def windows(site: Site) -> float:
-    """Windows of one image that stand in the leading axis, (N·windows, heads, tokens, width): two tokens of one head
-    are alike across them as within."""
+    """Windows of one image, in the leading axis, (N·windows, heads, tokens, width), or behind the heads, (N, heads,
+    windows, tokens, width): two tokens of one head are alike across them as within."""
     node = site.graph.nodes[site.node.inputs[0]]
     batch, shape = site.traced_batch, node.shape
     if not shape or len(shape) < _WINDOWED_RANK or node.batch_axis != 0 or not batch or shape[0] is None:
         return 1.0
-    return shape[0] / batch if shape[0] % batch == 0 else 1.0
+    behind = math.prod(n or 1 for n in shape[2:-2])
+    return float(behind) * (shape[0] / batch if shape[0] % batch == 0 else 1.0)
 
 
 @dataclass(frozen=True)

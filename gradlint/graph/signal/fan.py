@@ -127,11 +127,13 @@ def dimensions(node: Node) -> int:
 def image_of(site: Site, dims: int) -> list[float] | None:
     """The sides of the image that a convolution or a pool reads, or None where they are not known."""
     source = site.graph.nodes[site.node.inputs[0]] if site.node.inputs else None
-    if source is not None and source.shape is not None and len(source.shape) > dims:
-        tail = source.shape[-dims:]
-        if all(isinstance(n, int) for n in tail):
-            return [float(n) for n in tail if n is not None]
-    return None
+    return shape_sides(source, dims) if source is not None else None
+
+
+def shape_sides(node: Node, dims: int) -> list[float] | None:
+    """The sides of the image that a node puts out, or None where they are not known."""
+    tail = node.shape[-dims:] if node.shape is not None and len(node.shape) > dims else ()
+    return [float(n) for n in tail if isinstance(n, int)] if tail and None not in tail else None
 
 
 @lru_cache(maxsize=1024)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from gradlint.graph.signal.attention import head_correlation, windows
+from gradlint.graph.signal.attention import head_correlation, head_correlation_of_samples, windows
 from gradlint.graph.signal.layout import feature_axis, traded, traded_back
 from gradlint.graph.signal.moments import (
     Gradient,
@@ -124,11 +124,15 @@ def matmul(site: Site) -> Signal:
         alike = min(rows * (windows(site) - 1.0), positions - rows)
         apart = length * a.m * a.m * r_b / gain
         s = ((rows - 1.0) * s + alike * apart + (positions - rows - alike) * b.m * b.m) / (positions - 1.0)
-    c = b.c * (a.c + (length - 1.0) * min(r_a * a.s, 1.0)) / gain
+    # Two samples share what the rows of one head do; two heads no more than their means.
+    e = head_correlation_of_samples(b, length * windows(site)) * (a.c + (length - 1.0) * min(r_a * a.s, 1.0)) / gain
+    tokens = min(rows * windows(site), positions)
+    c = (tokens * e + (positions - tokens) * b.m * b.m) / positions
+    de = 1.0 - min(e, 1.0) if tokens < positions else None
     m = b.m * math.sqrt(min(1.0 / gain, 1.0)) * math.sqrt(min((1.0 + (length - 1.0) * r_a), length))
     m = max(-1.0, min(m, 1.0))
     ds, dc = 1.0 - min(s, 1.0), 1.0 - min(c, 1.0)
-    return Signal(q, m, ds, dc, None, 0.0, a.v + b.v, a.batch, positions, features, groups=max(a.groups, b.groups))
+    return Signal(q, m, ds, dc, de, 0.0, a.v + b.v, a.batch, positions, features, groups=max(a.groups, b.groups))
 
 
 def _turned_back(g: Gradient, x: Signal, length: float) -> Gradient:

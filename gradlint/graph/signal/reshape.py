@@ -15,6 +15,7 @@ from gradlint.graph.signal.moments import (
     mapped,
     without_lead,
 )
+from gradlint.graph.signal.patches import fold, fold_back, unfold, unfold_back
 from gradlint.graph.signal.transfer import (
     Site,
     Transfer,
@@ -76,8 +77,15 @@ def reshape(site: Site) -> Signal:
         lead = Lead(NEVER, row) if row else None
         return replace(out, m=x.m * math.sqrt(inside), parts=(), positions=p, features=n, lead=lead)
     if op == "unfold":
-        return replace(x, parts=(), positions=p, features=n)
+        return unfold(site) if _cuts_patches(site) else replace(x, parts=(), positions=p, features=n)
+    if op == "fold":
+        return fold(site)
     raise Unclaimed(op)
+
+
+def _cuts_patches(site: Site) -> bool:
+    """Whether an `unfold` is that of `torch.nn.functional`, not the tensor's own along one axis."""
+    return site.attribute("kernel_size") is not None
 
 
 def _row_behind_zero(site: Site) -> float:
@@ -192,6 +200,8 @@ def reshape_back(site: Site, gradient: Gradient) -> list[Gradient]:
         return [gradient, *rest]
     if gradient.zero or op in _SHAPE_ONLY:
         return [_moved_back(gradient, x, y), *rest]
+    if op == "fold" or (op == "unfold" and _cuts_patches(site)):
+        return fold_back(site, gradient) if op == "fold" else unfold_back(site, gradient)
     if _is_last_state(site):
         # h_n of a recurrent layer: all of the gradient stands at the last step.
         share = min(y.positions * y.features / (x.positions * x.features), 1.0)
