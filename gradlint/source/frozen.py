@@ -7,7 +7,17 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from gradlint.source.evaluate import Evaluator
-from gradlint.source.index import CallSite, Path, Scope, dotted, first_parameter, location, position_of, terminal_name
+from gradlint.source.index import (
+    Block,
+    CallSite,
+    Path,
+    Scope,
+    dotted,
+    first_parameter,
+    location,
+    position_of,
+    terminal_name,
+)
 from gradlint.source.pretrained import BACKBONE_NAME, HEAD_NAME
 from gradlint.source.script import Frozen
 from gradlint.source.things import ClassThing, Frame, FunctionThing, Instance, Member, Thing
@@ -25,7 +35,8 @@ def frozen_parts(evaluator: Evaluator, root: Instance, models: Models) -> Iterat
         for cls in evaluator.mro(scope):
             for method in cls.children:
                 if method.kind == "function" and (method.name == "__init__" or _is_called(evaluator, method, root)):
-                    seen += _switches(evaluator, method, root, models, first_parameter(method) or "self")
+                    frame = evaluator.frame_for(root, method, cls)
+                    seen += _switches(evaluator, method, root, models, first_parameter(method) or "self", frame)
             seen += _without_gradient(evaluator, cls, models)
     if root.call is not None:
         seen += _in_scope(evaluator, root, models)
@@ -101,6 +112,8 @@ def _switches(
         if not value:
             what = _what(evaluator, root, models, part, condition)
             found.append((Frozen(what, "requires_grad", location(scope.file, node)), part))
+        elif condition is None and not evaluator.taken(tuple(b for b in path if b.kind == "if"), scope, frame):
+            continue  # It is not known whether it is switched on again.
         elif not part and condition is None:
             found.clear()
         else:
@@ -153,7 +166,7 @@ def _requires_grad(scope: Scope) -> Iterator[tuple[ast.AST, ast.expr, ast.expr |
             variable = key.removesuffix(".requires_grad")
             subject = _loop_subject(scope, variable, binding.position)
             tests = [b for b in binding.path if b.kind == "if" and b.test is not None]
-            named = [b for b in tests if _inside_loop(b, binding.path)]
+            named = [b for b in tests if _asks_about_a_turn(b, binding.path)]
             for block in named:
                 assert block.test is not None
                 condition = block.test if block.branch == 0 else ast.UnaryOp(ast.Not(), block.test)
@@ -177,9 +190,13 @@ def _requires_grad(scope: Scope) -> Iterator[tuple[ast.AST, ast.expr, ast.expr |
         yield switch
 
 
-def _inside_loop(block: object, path: tuple) -> bool:  # type: ignore[type-arg]
-    loops = [i for i, b in enumerate(path) if b.kind == "loop"]
-    return bool(loops) and path.index(block) > loops[-1]
+def _asks_about_a_turn(block: Block, path: Path) -> bool:
+    """Whether an `if` tells the turns of the loop around it apart: `if "fc" in name`, not `if config.frozen`."""
+    loops = [b for b in path[: path.index(block)] if b.kind == "loop"]
+    if not loops or block.test is None:
+        return False
+    changed = {n.id for n in ast.walk(loops[-1].owner) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    return any(isinstance(n, ast.Name) and n.id in changed for n in ast.walk(block.test))
 
 
 def _loop_subject(scope: Scope, variable: str, position: tuple[int, int]) -> ast.expr | None:

@@ -142,10 +142,12 @@ class ModelClasses:
                         continue
                     found = None
                     if isinstance(thing.cls, ClassThing):
+                        found = pretrained_of(evaluator, thing)
                         inner = thing.cls.scope
                         if inner in evaluator.mro(scope) or not self.is_module(inner):
                             continue
-                        found = self.pretrained_of_class(inner, self._inner_frame(inner, site, inside), depth + 1)
+                        inner_frame = self._inner_frame(inner, site, inside)
+                        found = found or self.pretrained_of_class(inner, inner_frame, depth + 1)
                     elif is_model_name(external_name(thing.cls) or "") or isinstance(thing.cls, Member):
                         found = pretrained_of(evaluator, thing)
                     if found is not None:

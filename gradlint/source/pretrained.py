@@ -7,7 +7,7 @@ import re
 
 from gradlint.source import arithmetic
 from gradlint.source.evaluate import Evaluator
-from gradlint.source.index import location
+from gradlint.source.index import Scope, location
 from gradlint.source.keywords import spread
 from gradlint.source.resolve import resolve
 from gradlint.source.script import Pretrained
@@ -88,6 +88,8 @@ def pretrained_of(evaluator: Evaluator, thing: Instance) -> Pretrained | None:
             case Member(owner=ClassThing(scope=scope), name="from_pretrained"):
                 bases = " ".join(evaluator.base_names(scope))
                 return _loaded(evaluator, thing, f"{bases} {scope.name}", f"{scope.name}.from_pretrained")
+            case ClassThing(scope=scope):
+                return _loaded_by_itself(evaluator, thing, scope)
         return None
     last = name.rpartition(".")[2]
     owner = name.rpartition(".")[0].rpartition(".")[2]
@@ -106,17 +108,29 @@ def _switches(call: ast.Call) -> bool:
     return any(k.arg in _SWITCHES for k in call.keywords)
 
 
-def _loaded(evaluator: Evaluator, thing: Instance, owner: str, callee: str) -> Pretrained:
+def _loaded_by_itself(evaluator: Evaluator, thing: Instance, cls: Scope) -> Pretrained | None:
+    """The load of a network that a method `from_pretrained` of the project makes and fills, as that name says."""
+    if thing.scope.name != "from_pretrained" or thing.scope.kind != "function":
+        return None
+    taken = thing.scope.parameters
+    named = ast.Name(taken.args[1].arg, ast.Load()) if taken is not None and len(taken.args) > 1 else None
+    return _loaded(evaluator, thing, cls.name, f"{cls.name}.from_pretrained", named)
+
+
+def _checkpoint(call: ast.Call) -> ast.expr | None:
+    """The argument of a `from_pretrained` that names the checkpoint."""
+    if call.args:
+        return call.args[0]
+    known = {"pretrained_model_name_or_path", "model_name", "name"}
+    return next((k.value for k in call.keywords if k.arg in known), None)
+
+
+def _loaded(
+    evaluator: Evaluator, thing: Instance, owner: str, callee: str, named: ast.expr | None = None
+) -> Pretrained:
     assert thing.call is not None
     where = location(thing.scope.file, thing.call)
-    named = (
-        thing.call.args[0]
-        if thing.call.args
-        else next(
-            (k.value for k in thing.call.keywords if k.arg in {"pretrained_model_name_or_path", "model_name", "name"}),
-            None,
-        )
-    )
+    named = named or _checkpoint(thing.call)
     values = resolve(evaluator, named, thing.scope, thing.frame)
     checkpoint = next((str(v.value) for v in values.values if isinstance(v.value, str)), None)
     kind, size = family(checkpoint) if checkpoint else ("other", None)
