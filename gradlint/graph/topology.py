@@ -214,7 +214,7 @@ class Topology:
 
     @cached_property
     def gates(self) -> frozenset[int]:
-        """Activations that are multiplied into another branch: gates, squeeze-excite, gated units."""
+        """Activations that are multiplied into another branch: gates, squeeze-excite, gated units, or by zero."""
         return frozenset(
             node.id
             for node in self.nodes
@@ -240,7 +240,14 @@ class Topology:
         if product.kind != "mul" or product.op == "div":
             return False
         others = [i for i in product.inputs if i != via]
-        return any(self.signal[i] and self._learned(i) for i in others)
+        return any((self.signal[i] and self._learned(i)) or self._is_zero(i) for i in others)
+
+    def _is_zero(self, i: int) -> bool:
+        """Whether a node is zero everywhere, as the state before the first step is: no gradient crosses a product."""
+        node = self.nodes[i]
+        while node.kind in ("reshape", "scale") and len(node.inputs) == 1:
+            node = self.nodes[node.inputs[0]]
+        return node.kind == "constant" and node.attributes.get("value") == 0.0
 
     def _learned(self, i: int) -> bool:
         return bool(self.ancestors[i] & self.weighted_mask)

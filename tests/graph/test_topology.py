@@ -148,6 +148,16 @@ def test_squeeze_excite_and_gated_units_are_no_stack():
     assert stacks(_with_head(net)) == ()
 
 
+def test_a_gate_on_the_zeros_before_the_first_step_is_no_stack_member():
+    net = Net()
+    for _ in range(4):
+        x = net.linear()
+        kept = net.mul(net.act("sigmoid", x), net.node("constant", "zeros", (), attributes={"value": 0.0}))
+        new = net.mul(net.act("sigmoid", x), net.act("tanh", x))
+        net.add(kept, new)
+    assert stacks(_with_head(net)) == ()
+
+
 def test_wavenet_unit_is_no_stack():
     net = Net()
     for _ in range(5):
