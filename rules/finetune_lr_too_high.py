@@ -232,11 +232,12 @@ for _ in range(100):
         times = rate.peak / row.high
         recommended = math.sqrt(row.low * row.high)
         outcome = "training diverges or collapses" if severity is Severity.ERROR else "it may diverge or collapse"
+        how, instead = ("through an adapter", "") if model.adapter else ("in full", ", or freeze the pretrained part")
         return self.finding(
             location,
-            f"{what} is fine-tuned in full with {algorithm} at {number(rate.peak)}{scheduled}, {number(times)} times "
+            f"{what} is fine-tuned {how} with {algorithm} at {number(rate.peak)}{scheduled}, {number(times)} times "
             f"the upper end of the usual range for {FAMILY_NAMES.get(family, 'its family')}: {outcome}",
-            help=f"use {number(row.low)} to {number(row.high)} with warm-up, or freeze the pretrained part",
+            help=f"use {number(row.low)} to {number(row.high)} with warm-up{instead}",
             severity=severity,
             related=related,
             evidence=Evidence(numbers={"learning_rate": rate.peak, "recommended_learning_rate": recommended}),

@@ -74,6 +74,13 @@ def test_what_is_not_trained_in_full_is_silent():
     assert severities(optimizer(1e-2, of=model(certain=False))) == []
 
 
+def test_an_adapter_is_not_told_to_be_trained_in_full():
+    script = Script("train.py", ".", "", optimizers=(optimizer(2e-3, of=model(adapter="lora")),))
+    (finding,) = FinetuneLrTooHigh().check_script(script)
+    assert "in full" not in finding.message
+    assert "freeze" not in finding.help
+
+
 def test_adapters_have_a_range_of_their_own():
     assert severities(optimizer(5e-4, of=model(adapter="lora", frozen=(Frozen("all", "peft", HERE),)))) == []
     assert severities(optimizer(2e-3, of=model(adapter="lora"))) == [Severity.WARNING]
