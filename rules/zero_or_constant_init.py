@@ -14,13 +14,16 @@ from gradlint.probe.experiment import Experiment, Measurements
 from gradlint.rule import Context, Rule
 from gradlint.verdicts import unmeasured
 
+_READ_AT = {"affine_grid": {0}, "grid_sample": {1}, "deform_conv2d": {1, 2}}
+"""Operations that read a signal at places which they are given, and which of their inputs those are."""
+
 
 class ZeroOrConstantInit(Rule):
     """
     ## What it does
     Looks for a hidden Linear or convolution whose weights all start at zero or at one constant. Output layers,
-    residual branches and parallel heads that start at zero, gates, frozen filters and layers with a single unit are
-    left alone.
+    residual branches and parallel heads that start at zero, what a spatial transformer or a deformable convolution
+    reads its places from, gates, frozen filters and layers with a single unit are left alone.
 
     ## Why it hurts
     Units with equal weights compute the same and receive the same gradient: they stay equal for ever, and the
@@ -110,7 +113,7 @@ for _ in range(100):
             return False
         if node.id in paths.innermost or node.id in paths.side or not paths.before_weights[node.id]:
             return False
-        if not law.mean and _passed_by(graph, node):
+        if not law.mean and (_passed_by(graph, node) or _steers(graph, node)):
             return False
         return (node.attributes.get("groups") or 1) == 1
 
@@ -147,6 +150,26 @@ def _before(graph: ModelGraph, node: Node) -> list[str]:
 def _weighted_before(graph: ModelGraph, node: Node) -> list[int]:
     paths = topology(graph)
     return [i for i in range(node.id) if paths.weighted_mask >> i & 1 and paths.reaches(i, node.id)]
+
+
+def _steers(graph: ModelGraph, node: Node) -> bool:
+    """Whether all that comes of a node are places at which another signal is read, which start where they are."""
+    paths = topology(graph)
+    ahead, seen = [node.id], {node.id}
+    while ahead:
+        source = ahead.pop()
+        users = graph.consumers[source]
+        if not users:
+            return False
+        for user in (graph.nodes[c] for c in users):
+            if user.op in _READ_AT and user.inputs.index(source) in _READ_AT[user.op]:
+                continue
+            if user.kind == "output" or paths.weighted_mask >> user.id & 1:
+                return False
+            if user.id not in seen:
+                seen.add(user.id)
+                ahead.append(user.id)
+    return True
 
 
 def _passed_by(graph: ModelGraph, node: Node) -> bool:

@@ -387,3 +387,30 @@ def test_equal_units_are_found_with_another_way_around_them_and_zeros_without():
     zero = InitLaw("constant", 0.0, 0.0, 64, 64, 0.0, "explicit", location=Location("train.py", 9))
     net = Net().dense(1, "tanh").dense(1, "tanh", law=zero)
     assert len(check(ZeroOrConstantInit(), headed(net))) == 1
+
+
+def transformed(reads: str, position: int, also: str = ""):
+    """A zero layer behind a hidden one whose output says where `reads` looks at the input."""
+    zero = InitLaw("constant", 0.0, 0.0, 64, 6, 0.0, "explicit", location=Location("train.py", 9))
+    net = Net()
+    net.linear()
+    theta = net.linear(6, law=zero, at=net.act(), name="theta")
+    where = net.node("reshape", "view", (theta,))
+    if reads == "grid_sample":
+        where = net.node("unknown", "affine_grid", (where,))
+    inputs = [0, 0]
+    inputs[position] = where
+    read = net.node("unknown", reads, tuple(inputs))
+    if also:
+        net.add(read, where)
+    return headed(net)
+
+
+@pytest.mark.parametrize(("reads", "position"), [("grid_sample", 1), ("deform_conv2d", 1)])
+def test_a_zero_layer_that_says_where_a_signal_is_read_is_left_alone(reads: str, position: int):
+    assert check(ZeroOrConstantInit(), transformed(reads, position)) == []
+
+
+@pytest.mark.parametrize(("reads", "position", "also"), [("deform_conv2d", 0, ""), ("deform_conv2d", 1, "and itself")])
+def test_a_zero_layer_that_is_read_itself_is_found(reads: str, position: int, also: str):
+    assert len(check(ZeroOrConstantInit(), transformed(reads, position, also))) == 1
