@@ -13,9 +13,6 @@ from gradlint.source.models import Models
 from gradlint.source.reaching import reaching
 from gradlint.source.walking import child_nodes
 
-GUARDS = frozenset({"where", "nan_to_num", "masked_select", "isfinite", "item"})
-"""Calls that may take out what is not finite, or make a number of it."""
-
 _LOSS = re.compile(r"loss|criterion", re.IGNORECASE)
 _MEASURES = re.compile(r"eval|test|valid|metric|score|accuracy", re.IGNORECASE)
 
@@ -23,10 +20,11 @@ MAX_EXPRESSIONS = 300
 
 
 class ComputedFrom:
-    """The expressions of one function that a value of it is computed from."""
+    """The expressions of one function that a value of it is computed from; calls named in `guards` are not entered."""
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: Scope, guards: frozenset[str] = frozenset()) -> None:
         self.scope = scope
+        self.guards = guards
 
     def of(self, end: ast.expr) -> Iterator[ast.expr]:
         """The end first."""
@@ -39,7 +37,7 @@ class ComputedFrom:
             match node:
                 case ast.Call(func=ast.Attribute(attr=attr)) if attr in CUTTING_METHODS:
                     continue
-                case ast.Call(func=func) if terminal_name(func) in GUARDS:
+                case ast.Call(func=func) if terminal_name(func) in self.guards:
                     continue
                 case ast.Attribute(attr="data") | ast.Compare() | ast.Lambda():
                     continue

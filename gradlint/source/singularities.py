@@ -23,6 +23,9 @@ from gradlint.source.script import Singularity
 from gradlint.source.things import ClassThing, External, Instance, Member, Unknown, external_name
 from gradlint.source.walking import walk
 
+GUARDS = frozenset({"where", "nan_to_num", "masked_select", "isfinite", "item"})
+"""Calls that may take out what is not finite, or make a number of it."""
+
 LOGARITHMS = frozenset({"log", "log2", "log10"})
 ROOTS = frozenset({"sqrt", "rsqrt"})
 _CANDIDATES = LOGARITHMS | ROOTS | {"pow", "float_power"}
@@ -49,7 +52,7 @@ class Singularities:
         found: dict[int, Singularity] = {}
         for scope in index.scopes:
             for expression in ends(scope, self.models):
-                for node in ComputedFrom(scope).of(expression):
+                for node in ComputedFrom(scope, GUARDS).of(expression):
                     known = self._singular(node, scope)
                     if known is not None:
                         found.setdefault(id(node), known)
@@ -174,7 +177,7 @@ class Singularities:
         if "backward" in scope.words and scope.owner_class is None:
             return GradientFlow(self.models, scope).of(node).made
         me = first_parameter(scope) if scope.owner_class else None
-        for inner in ComputedFrom(scope).of(node):
+        for inner in ComputedFrom(scope, GUARDS).of(node):
             match inner:
                 case ast.Call(func=ast.Attribute(value=ast.Name(id=owner))) if owner == me:
                     return True

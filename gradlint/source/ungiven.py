@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
+from gradlint.source.computed_from import ComputedFrom
 from gradlint.source.frozen import call_is_under_no_grad
+from gradlint.source.gradient_flow import backwards
 from gradlint.source.index import Binding, CallSite, FileIndex, Scope, dotted, location, position_of, terminal_name
 from gradlint.source.models import Models
 from gradlint.source.optimizers import Optimizers
@@ -16,8 +18,6 @@ from gradlint.source.walking import parents_in, walk
 
 _HARMLESS = frozenset({"to", "cuda", "train", "zero_grad", "float", "double", "half", "cpu", "forward"})
 """What may be done to a network that is to be trained, and says nothing of who trains it."""
-
-_CUTS = frozenset({"detach", "item", "data", "numpy", "tolist", "argmax"})
 
 
 class Ungiven:
@@ -119,34 +119,16 @@ class Ungiven:
 
 def _in_the_loss(scope: Scope) -> set[str]:
     """The variables that are called on the way to what `backward()` starts from, nothing cut between."""
-    wanted: set[str] = set()
-    for site in scope.calls:
-        match site.node.func:
-            case ast.Attribute(value=loss, attr="backward") if not site.node.args:
-                wanted |= _read(loss)
-    called: set[str] = set()
-    done: set[str] = set()
-    while wanted - done:
-        name = (wanted - done).pop()
-        done.add(name)
-        for binding in scope.bindings.get(name, []):
-            if binding.value is None or binding.kind not in {"assign", "augment"}:
-                continue
-            read = _read(binding.value)
-            wanted |= read
-            for node in walk(binding.value):
-                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in read:
-                    called.add(node.func.id)
+    back = ComputedFrom(scope)
+    called = {
+        node.func.id
+        for site, loss in backwards(scope)
+        if not site.node.args
+        for node in back.of(loss)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
     quiet = {s.node.func.id for s in scope.calls if isinstance(s.node.func, ast.Name) and call_is_under_no_grad(s)}
     return called - quiet
-
-
-def _read(value: ast.expr) -> set[str]:
-    """The names in an expression; none where something in it cuts the gradient."""
-    for node in walk(value):
-        if isinstance(node, ast.Attribute) and node.attr in _CUTS:
-            return set()
-    return {n.id for n in walk(value) if isinstance(n, ast.Name)}
 
 
 def _bound_once(scope: Scope, name: str) -> Binding | None:

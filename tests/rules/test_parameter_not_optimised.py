@@ -179,11 +179,19 @@ def test_a_network_in_the_loss_that_no_optimizer_is_given_is_found(tmp_path):
     assert lines(findings, tmp_path) == ["encoder = Encoder()"]
 
 
+def test_a_network_that_is_called_in_the_loss_itself_is_found(tmp_path):
+    text = PAIR.format(given="decoder.parameters()", run="pass")
+    text = text.replace("loss = ((decoder(h) - y) ** 2).mean()", "pass")
+    text = text.replace("loss.backward()", "((decoder(encoder(x)) - y) ** 2).mean().backward()")
+    assert lines(found("GL503", text, tmp_path), tmp_path) == ["encoder = Encoder()"]
+
+
 @pytest.mark.parametrize(
     ("given", "run"),
     [
         ("list(encoder.parameters()) + list(decoder.parameters())", "h = encoder(x)"),
         ("decoder.parameters()", "h = encoder(x).detach()"),
+        ("decoder.parameters()", "h = encoder(x); h = torch.randn(4, 8)"),
         ("decoder.parameters()", "with torch.no_grad(): h = encoder(x)"),
         ("decoder.parameters()", "encoder.eval(); h = encoder(x)"),
         ("decoder.parameters()", "encoder.load_state_dict(saved); h = encoder(x)"),
