@@ -54,7 +54,7 @@ class StepClippings:
                 if scaled is None and self.scaling.still_on(events, i, step):
                     on = clipping.enabled and not self.scaling.off_by_default(target)
                     scaled = replace(clipping, position="before_unscale", enabled=on)
-            elif same_loop(event.path, target.path) and not _serves_another(events, i, backward, step):
+            elif _is_of_the_turn(events, i, backward, step) and not _serves_another(events, i, backward, step):
                 position = "after_step" if i > step else "before_backward"
                 misplaced = misplaced or self._clip(event, target, position)
         enabled = [c for c in found if c[0].enabled]
@@ -125,6 +125,19 @@ class StepClippings:
                 bound = optimizer.arguments.get(argument, UNKNOWN)
                 return Clipping("optimizer", optimizer.location, bound)
         return None
+
+
+def _is_of_the_turn(events: list[Event], clip: int, backward: int, step: int) -> bool:
+    """Whether a clip runs in each turn with a step: in its loop, or in the function that a framework calls in a turn.
+
+    Such a function clears the gradient first, and neither it nor what it calls loops around the clip or the step.
+    """
+    if same_loop(events[clip].path, events[step].path):
+        return True
+    if any(b.kind == "loop" for e in (events[clip], events[step]) for b in e.path):
+        return False
+    before = {e.kind for e in events[: min(clip, backward)]}
+    return events[step].site.scope.kind == "function" and "zero_grad" in before and "backward" not in before
 
 
 def _serves_another(events: list[Event], clip: int, backward: int, step: int) -> bool:

@@ -166,3 +166,36 @@ for x in data:
     assert [(s.optimizer.name, s.cleared) for s in script.steps] == [("second", True), ("opt", False)]
     script = read("t.py", {"t.py": HEAD.format(scaler="") + body.format(clear="unknown")})
     assert all(s.cleared for s in script.steps)
+
+
+TURN = """
+import torch
+from engine import Engine
+
+def trainer(net, opt, bound=None):
+    def turn(engine, batch):
+        {first}
+        loss = net(batch).sum()
+        {before}
+        loss.backward()
+        opt.step()
+        {after}
+    return Engine(turn)
+
+net = torch.nn.LSTM(4, 4)
+opt = torch.optim.Adam(net.parameters())
+trainer(net, opt, bound=load()).run()
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "before", "after", "position"),
+    [
+        ("opt.zero_grad()", "torch.nn.utils.clip_grad_norm_(net.parameters(), bound)", "pass", "before_backward"),
+        ("opt.zero_grad()", "pass", "torch.nn.utils.clip_grad_norm_(net.parameters(), bound)", "after_step"),
+        ("pass", "torch.nn.utils.clip_grad_norm_(net.parameters(), bound)", "pass", None),
+    ],
+)
+def test_a_clip_in_a_function_that_a_framework_calls_in_each_turn(read, first, before, after, position):
+    (step,) = read("t.py", {"t.py": TURN.format(first=first, before=before, after=after)}).steps
+    assert (step.misplaced_clipping.position if step.misplaced_clipping else None) == position
