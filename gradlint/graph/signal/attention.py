@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from gradlint.graph.signal.layout import feature_axis
 from gradlint.graph.signal.linear import coherence
 from gradlint.graph.signal.moments import (
     NEVER,
@@ -48,11 +49,18 @@ def head_correlation_of_samples(x: Signal, tokens: float) -> float:
 
 
 def windows(site: Site) -> float:
-    """Windows of one image, in the leading axis, (N·windows, heads, tokens, width), or behind the heads, (N, heads,
-    windows, tokens, width): two tokens of one head are alike across them as within."""
-    node = site.graph.nodes[site.node.inputs[0]]
+    """Windows of one image, whose tokens of one head are alike across them as within.
+
+    They stand in the leading axis, (N·windows, heads, tokens, width), or behind the heads.
+    """
+    node, x = site.graph.nodes[site.node.inputs[0]], site.inputs[0]
     batch, shape = site.traced_batch, node.shape
-    if not shape or len(shape) < _WINDOWED_RANK or node.batch_axis != 0 or not batch or shape[0] is None:
+    if not shape or len(shape) < _WINDOWED_RANK:
+        return 1.0
+    tokens = shape[-1] if feature_axis(node) == len(shape) - 2 else shape[-2]
+    if x.groups > 1.0 and tokens:
+        return max(x.positions / (x.groups * tokens), 1.0)
+    if node.batch_axis != 0 or not batch or shape[0] is None:
         return 1.0
     behind = math.prod(n or 1 for n in shape[2:-2])
     return float(behind) * (shape[0] / batch if shape[0] % batch == 0 else 1.0)
