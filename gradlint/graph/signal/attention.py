@@ -28,6 +28,8 @@ from gradlint.graph.signal.transfer import (
     weight_moments,
 )
 
+_STEPS = 12
+"""Moves of elements between a projection and an attention."""
 _WINDOWED_RANK = 4
 """Below this rank the leading axis may hold heads as well."""
 
@@ -64,6 +66,59 @@ def windows(site: Site) -> float:
         return 1.0
     behind = math.prod(n or 1 for n in shape[2:-2])
     return float(behind) * (shape[0] / batch if shape[0] % batch == 0 else 1.0)
+
+
+@dataclass(frozen=True)
+class Common:
+    """What the gradient of a query holds beyond independent keys: `ratio` in units of theirs, with the correlations `s`
+    and `c` of the gradient of the attention's output.
+
+    Keys and values of a token are functions of the same n features, so that ∂L/∂q = Cov_p(k, v)·g has a part that all
+    queries of all samples share: the covariance W_K·W_Vᵀ of variance q_K·q_V/n beside the A·q_K·q_V of A⁻¹ random
+    keys: (1 − A)/(n·A). The gradient of W_K sums g_k·xᵀ over the keys and holds the same share in phase, which is told
+    as a pull of n·ratio/(T − 1).
+    """
+
+    ratio: float = 0.0
+    s: float = 0.0
+    c: float = 0.0
+    width: float = 1.0
+
+    def pulled(self, g: Gradient, keys: float) -> Gradient:
+        """The gradient of the `keys` keys of a head with what it has in common with them."""
+        return replace(g, pull_s=self.ratio * self.width / (keys - 1.0)) if keys > 1.0 else g
+
+    def added(self, g: Gradient) -> Gradient:
+        """The gradient of the queries with this part."""
+        part = self.ratio / (1.0 + self.ratio)
+        return replace(
+            g, log_g=g.log_g + math.log1p(self.ratio), s=g.s + part * (self.s - g.s), c=g.c + part * (self.c - g.c)
+        )
+
+
+def common(k: Site | None, v: Site | None, peak: float, g: Gradient) -> Common:
+    """The common part of an attention over `k` and `v` with weights of E Σp² = `peak`; none where they are of
+    different origin."""
+    (first, n), (second, _) = _origin(k), _origin(v)
+    return Common() if first is None or first != second else shared_part(peak, n, g)
+
+
+def shared_part(peak: float, n: float, g: Gradient) -> Common:
+    """The part that all queries share where keys and values are functions of the same `n` features."""
+    return Common((1.0 - peak) / (n * max(peak, 1e-12)), max(g.s, 0.0), g.c, n) if n > 1.0 else Common()
+
+
+def _origin(site: Site | None) -> tuple[int | None, float]:
+    """(the node that a projection reads, its features)."""
+    for _ in range(_STEPS):
+        if site is None:
+            break
+        if site.node.kind in ("linear", "conv") and site.inputs:
+            return site.node.inputs[0], site.inputs[0].features
+        if site.node.kind not in ("reshape", "scale", "normalization"):
+            break
+        site = site.producers[0] if site.producers else None
+    return None, 0.0
 
 
 @dataclass(frozen=True)
@@ -183,13 +238,25 @@ def attend_back(site: Site, gradient: Gradient) -> list[Gradient]:
     if gradient.zero:
         return [Gradient(NEVER)] * len(site.inputs)
     if site.node.op == "scaled_dot_product_attention":
-        return [*core.backward(gradient), *rest]
+        g_q, g_k, g_v = core.backward(gradient)
+        together = common(site.producers[1], site.producers[2], core.rows.peak, gradient)
+        return [together.added(g_q), together.pulled(g_k, core.rows.keys), g_v, *rest]
     through = _projected_back(site, gradient, "out")
-    onto = [_projected_back(site, g, n) for g, n in zip(core.backward(through), "qkv", strict=True)]
+    onto = [_projected_back(site, g, n) for g, n in zip(_onto(site, core, through), "qkv", strict=True)]
     count = len(site.inputs)
     if count >= 3:
         return [*onto, *rest]
     return [total(onto)] if count == 1 else [onto[0], total(onto[1:])]
+
+
+def _onto(site: Site, core: Heads, g: Gradient) -> tuple[Gradient, Gradient, Gradient]:
+    """The gradients of the projected queries, keys and values."""
+    g_q, g_k, g_v = core.backward(g)
+    ids = site.node.inputs
+    if len(ids) >= 3 and ids[1] != ids[2]:
+        return g_q, g_k, g_v
+    together = shared_part(core.rows.peak, site.inputs[-1].features, g)
+    return together.added(g_q), together.pulled(g_k, core.rows.keys), g_v
 
 
 def attend_weight(site: Site, gradient: Gradient) -> float:
@@ -199,13 +266,13 @@ def attend_weight(site: Site, gradient: Gradient) -> float:
     core: Heads = site.memory["core"]
     through = _projected_back(site, gradient, "out")
     inputs = (site.inputs + [site.inputs[-1]] * 2)[:3]
-    pairs = [(site.memory["mixed"], gradient), *zip(inputs, core.backward(through), strict=True)]
+    pairs = [(site.memory["mixed"], gradient), *zip(inputs, _onto(site, core, through), strict=True)]
     width = float(site.attribute("embed_dim", inputs[0].features))
     terms = [
         math.log(width * x.features * x.batch * x.positions)
         + x.log_q
         + g.log_g
-        + math.log(coherence(x, g, x.positions))
+        + math.log(coherence(x, g, x.positions, x.features))
         for x, g in pairs
     ]
     return log_sum(*terms)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from gradlint.graph.signal.attention import head_correlation, head_correlation_of_samples, windows
+from gradlint.graph.signal.attention import Common, common, head_correlation, head_correlation_of_samples, windows
 from gradlint.graph.signal.layout import feature_axis, traded, traded_back
 from gradlint.graph.signal.moments import (
     Gradient,
@@ -144,6 +144,18 @@ def _turned_back(g: Gradient, x: Signal, length: float) -> Gradient:
     return replace(back, s=back.s * (length - 1.0) / max(x.positions - 1.0, 1.0), c=back.c / heads)
 
 
+def _tell_scores(site: Site, gradient: Gradient) -> None:
+    """Tell the product that made the scores of an attention what keys and values have in common."""
+    step, rows = site.producers[0], None
+    for _ in range(_STEPS):
+        if step is None or step.node.kind == "matmul":
+            break
+        rows = step.memory.get("rows", rows)
+        step = max((p for p in step.producers if p is not None), key=lambda p: p.output.size, default=None)
+    if step is not None and rows is not None and len(step.producers) > 1 and not rows.positions:
+        step.memory["common"] = common(step.producers[1], site.producers[1], rows.peak, gradient)
+
+
 def matmul_back(site: Site, gradient: Gradient) -> list[Gradient]:
     """∂a = g·bᵀ, ∂b = aᵀ·g: sums over the other operand's free axis, with the correlations along it.
 
@@ -161,7 +173,9 @@ def matmul_back(site: Site, gradient: Gradient) -> list[Gradient]:
             gradient.log_g + b.log_q + math.log(n * to_a), gradient.s * along, 0.0, gradient.v, lead=gradient.lead
         )
         bracket = max(1.0 + (t - 1.0) * gs * a.s, 1e-9)
-        return [g_a, Gradient(gradient.log_g + a.log_q + math.log(t * bracket), 0.0, 0.0, gradient.v)]
+        together: Common = site.memory.get("common", Common())
+        g_b = Gradient(gradient.log_g + a.log_q + math.log(t * bracket), 0.0, 0.0, gradient.v)
+        return [together.added(g_a), together.pulled(g_b, n)]
     g_a = Gradient(
         gradient.log_g + b.log_q + math.log(n),
         gradient.s,
@@ -176,6 +190,7 @@ def matmul_back(site: Site, gradient: Gradient) -> list[Gradient]:
         apart = min(t * a.m * a.m * max(gs, 0.0) / bracket, 1.0)
         s_b = ((length - 1.0) * s_b + length * (count - 1.0) * apart) / (b.positions - 1.0)
     c_b = max(-1.0, min(gradient.c * t * a.c / bracket, 1.0))
+    _tell_scores(site, gradient)
     if _crosswise(site):
         g_a = _turned_back(g_a, site.inputs[0], length)
     return [g_a, Gradient(gradient.log_g + a.log_q + math.log(t * bracket), s_b, c_b, gradient.v)]

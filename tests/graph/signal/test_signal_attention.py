@@ -13,6 +13,25 @@ nn, F = torch.nn, torch.nn.functional
 pytestmark = pytest.mark.torch
 
 
+class ManyKeys(nn.Module):
+    """More keys than features: keys and values of a token are functions of the same few features."""
+
+    def __init__(self, written_out, width=16):
+        super().__init__()
+        self.written_out = written_out
+        self.embed, self.norm, self.head = nn.Linear(32, width), nn.LayerNorm(width), nn.Linear(width, 10)
+        self.q, self.k, self.v = (nn.Linear(width, width) for _ in range(3))
+
+    def forward(self, x):
+        x = self.norm(self.embed(x))
+        q, k, v = (layer(x).unflatten(-1, (2, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        if self.written_out:
+            y = (q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5).softmax(-1) @ v
+        else:
+            y = F.scaled_dot_product_attention(q, k, v)
+        return self.head(y.transpose(1, 2).flatten(2)[:, 0])
+
+
 class UnequalPieces(nn.Module):
     """One score, keys and values cut out of one projection (MobileViTv2): the first piece is the smallest."""
 
@@ -93,6 +112,8 @@ class SharedQueries(nn.Module):
 
 
 CASES = {
+    "many keys": (lambda: ManyKeys(False), (16, 96, 32), 0.2),
+    "many keys, written out": (lambda: ManyKeys(True), (16, 96, 32), 0.2),
     "convolved values": (Conditional, (16, 9, 32), 0.2),
     "late class token": (LateToken, (16, 14, 32), 0.15),
     "repeated queries": (SharedQueries, (16, 128, 32), 0.15),
