@@ -37,6 +37,8 @@ def forward(site: Site) -> Signal:
     log_q = log_sum(spread, together, bias)
     lead = x.lead if site.node.kind == "linear" else None
     out = replace(x, parts=(), f=0.0, features=fan.channels, positions=fan.p_out, lead=lead)
+    if site.node.kind != "linear":  # the positions of an image are no heads
+        out = replace(out, groups=1.0)
     if log_q == NEVER:
         return replace(out, log_q=NEVER, m=0.0, v=0.0)
     moving = math.exp(log_sum(spread, together) - log_q)

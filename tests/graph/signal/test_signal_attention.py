@@ -148,3 +148,18 @@ def test_a_known_mask_leaves_nothing_to_doubt():
 
     graph = traced(lambda: Net(rest, nn.Linear(4, 4)), torch.randn(BATCH, 4, 4))
     assert profile(graph, batch_size=BATCH).confidence == "high"
+
+
+def test_the_positions_of_an_image_are_no_heads():
+    """Patches cut into images of their own (TNT): what a convolution makes of them are tokens, not groups of features."""
+    conv = nn.Conv2d(3, 6, 3, padding=1)
+
+    class Cut(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.conv = nn.Linear(8, 48), conv
+
+        def forward(self, x):
+            return self.conv(self.layer(x).reshape(-1, 3, 4, 4))
+
+    assert output(traced(Cut, torch.randn(BATCH, 5, 8)), "conv2d").groups == 1.0
