@@ -151,7 +151,7 @@ def test_a_known_mask_leaves_nothing_to_doubt():
 
 
 def test_the_positions_of_an_image_are_no_heads():
-    """Patches cut into images of their own (TNT): what a convolution makes of them are tokens, not groups of features."""
+    """Patches cut into images of their own (TNT): what a convolution makes of them are tokens, not feature groups."""
     conv = nn.Conv2d(3, 6, 3, padding=1)
 
     class Cut(nn.Module):
