@@ -6,10 +6,11 @@ Ding et al. 2022) read along an axis that did not hold the features before.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from gradlint.graph.model import Node
-from gradlint.graph.signal.moments import Gradient, Signal
+from gradlint.graph.signal.moments import Gradient, Signal, mapped
 from gradlint.graph.signal.transfer import Site
 
 
@@ -32,6 +33,12 @@ def traded_back(g: Gradient, x: Signal) -> Gradient:
     same = g.c if g.e is None else g.e
     c = same * (1.0 + (p - 1.0) * max(g.f, 0.0)) / p
     return replace(g, s=g.f if p > 1.0 else 0.0, f=g.s, c=c, e=same if p > 1.0 else None, parts=(), lead=None)
+
+
+def thinned(x: Signal, inside: float) -> Signal:
+    """A signal of which only this share of the positions is not zero; the other way round for a share above one."""
+    out = mapped(x, lambda d: 1.0 - inside * (1.0 - d), log_q=x.log_q + math.log(inside))
+    return replace(out, m=max(-1.0, min(x.m * math.sqrt(inside), 1.0)), parts=())
 
 
 def last_axis(site: Site) -> tuple[float, float] | None:

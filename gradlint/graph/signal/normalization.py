@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from gradlint.graph.signal.channel_draws import shifted
 from gradlint.graph.signal.concat import joined, merged
-from gradlint.graph.signal.layout import last_axis, traded, traded_back
+from gradlint.graph.signal.layout import last_axis, thinned, traded, traded_back
 from gradlint.graph.signal.moments import NEVER, Gradient, Lead, Signal, log, log_sum, mapped
 from gradlint.graph.signal.transfer import GROWN_SCALE, UNCLAIMED, Site, Transfer, Unclaimed
 
@@ -25,6 +25,9 @@ def forward(site: Site) -> Signal:
     if site.node.op == "batch_norm" and x.parts and _training(site):
         parts = tuple(_affine(site, _normalise(site, p)) for p in x.parts)
         return merged(parts, x)
+    real = _real_tokens(site)
+    if real < 1.0:
+        return thinned(_affine(site, _normalise(site, thinned(x, 1.0 / real))), real)
     return _affine(site, _normalise(site, replace(x, parts=())))
 
 
@@ -45,8 +48,8 @@ def backward(site: Site, gradient: Gradient) -> list[Gradient]:
             for p, g in zip(x.parts, given, strict=True)
         )
         return [joined(parts, x), *rest]
-    read = _read(site)
-    onto = _unnormalise(site, replace(read, parts=()), inner)
+    read, real = _read(site), _real_tokens(site)
+    onto = _unnormalise(site, thinned(read, 1.0 / real) if real < 1.0 else replace(read, parts=()), inner)
     if site.node.op == "batch_norm":
         onto = replace(onto, weights=shifted(inner.weights, onto.s - inner.s, onto.c - inner.c))
     return [onto if read is x else traded_back(onto, x), *rest]
@@ -57,6 +60,21 @@ def _read(site: Site) -> Signal:
     x = site.inputs[0]
     sizes = last_axis(site) if site.node.op in ("layer_norm", "rms_norm") else None
     return x if sizes is None else traded(x, *sizes)
+
+
+def _real_tokens(site: Site) -> float:
+    """Share of the tokens of a norm over each that are not the zeros of a pad, which stay zeros."""
+    producer = site.producers[0] if site.producers else None
+    if site.node.op not in ("layer_norm", "rms_norm") or _shift(site) != (0.0, 0.0):
+        return 1.0
+    while producer is not None and producer.node.kind == "reshape" and producer.inputs and producer.producers:
+        if producer.node.op == "pad":
+            zeros = not producer.attribute("value") and producer.attribute("mode", "constant") == "constant"
+            before, after = producer.inputs[0], producer.output
+            tokens = zeros and before.features == after.features
+            return min(before.positions / after.positions, 1.0) if tokens else 1.0
+        producer = producer.producers[0]
+    return 1.0
 
 
 def _training(site: Site) -> bool:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from gradlint.graph.signal.layout import feature_axis
+from gradlint.graph.signal.layout import feature_axis, thinned
 from gradlint.graph.signal.moments import (
     NEVER,
     Gradient,
     Lead,
     Signal,
     log,
-    mapped,
     without_lead,
 )
 from gradlint.graph.signal.patches import fold, fold_back, unfold, unfold_back
@@ -72,10 +71,9 @@ def reshape(site: Site) -> Signal:
         return replace(x, ds=(1.0 - h) * x.ds, batch=max(batch, x.batch), positions=p, features=n)
     if op == "pad":
         inside = min(x.positions * x.features / (p * n), 1.0)
-        out = mapped(x, lambda d: d + (1.0 - inside) * (1.0 - d), log_q=x.log_q + math.log(inside))
         row = _row_behind_zero(site)
         lead = Lead(NEVER, row) if row else None
-        return replace(out, m=x.m * math.sqrt(inside), parts=(), positions=p, features=n, lead=lead)
+        return replace(thinned(x, inside), positions=p, features=n, lead=lead)
     if op == "unfold":
         return unfold(site) if _cuts_patches(site) else replace(x, parts=(), positions=p, features=n)
     if op == "fold":

@@ -300,3 +300,29 @@ def test_a_net_near_an_unstable_energy_is_of_low_confidence(depth, act, confiden
     found = profile(traced(made, torch.randn(BATCH, 64)), batch_size=BATCH)
     assert found.confidence == confidence
     assert any("near a fold" in note for note in found.notes) == (confidence == "low")
+
+
+def test_the_zeros_of_a_pad_stay_zeros_behind_a_layer_norm():
+    """An image of 4 × 4 tokens in a window of 7 × 7: energy of what is read and the layer's gradient within 5 %."""
+
+    class Window(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.norm = nn.Linear(16, 64, bias=False), nn.LayerNorm(64)
+            self.layer, self.head = nn.Linear(64, 64, bias=False), nn.Linear(64, 10)
+
+        def forward(self, x):
+            h = self.stem(x)
+            h = self.layer(self.norm(F.pad(h, (0, 0, 0, 3, 0, 3)).flatten(1, 2)))
+            return self.head(h.tanh())
+
+    graph = traced(Window, torch.randn(BATCH, 4, 4, 16))
+    assert math.exp(output(graph, "layer_norm").log_q) == pytest.approx(16 / 49, rel=0.01)
+    norms = []
+    for seed in range(4):
+        torch.manual_seed(seed)
+        net = Window()
+        F.cross_entropy(net(torch.randn(BATCH, 4, 4, 16)).flatten(0, 1), torch.randint(0, 10, (49 * BATCH,))).backward()
+        norms.append(math.log10(net.layer.weight.grad.norm()))
+    layer = next(x for x in profile(graph, batch_size=BATCH).layers if x.name == "layer")
+    assert layer.weight_gradient == pytest.approx(sum(norms) / len(norms), abs=0.05)
