@@ -35,14 +35,14 @@ class CarriedStates:
 
     def of(self, index: FileIndex) -> Iterator[CarriedState]:
         """The states that loops of a file carry across their backward passes."""
-        for scope in index.scopes:
-            if scope.kind not in {"function", "module"} or "backward" not in scope.words:
-                continue
+        scopes = [s for s in index.scopes if s.kind in {"function", "module"} and "backward" in s.words]
+        recurs = bool(scopes) and _SPEAKS_OF_RECURRENCE.search(index.file.text) is not None
+        for scope in scopes:
             for site in scope.calls:
                 loop = _loop_around(site)
                 if loop is None or not isinstance(site.node.func, ast.Attribute) or site.node.func.attr != "backward":
                     continue
-                carried = self._passed(site, loop) or self._kept(site, loop)
+                carried = self._passed(site, loop) or (self._kept(site, loop) if recurs else None)
                 if carried is not None:
                     yield carried
                     break
@@ -72,8 +72,6 @@ class CarriedStates:
     def _kept(self, backward: CallSite, loop: Loop) -> CarriedState | None:
         """A state that the model keeps on itself between calls, and that the loop never renews."""
         scope = backward.scope
-        if not _SPEAKS_OF_RECURRENCE.search(scope.file.text):
-            return None
         called = [s for s in scope.calls if _inside(s.node, loop)]
         names = {n.attr for n in walk(loop) if isinstance(n, ast.Attribute)}
         if any(part in name.lower() for name in names for part in _FRESH):

@@ -54,6 +54,7 @@ class Evaluation(ABC):
         self._spent = 0
         self._importing: set[tuple[str, str]] = set()
         self.mapping: set[tuple[int, str]] = set()
+        self.mapping_sources: dict[int, tuple[ast.expr, ...]] = {}
         self._sites: dict[int, list[CallSite]] = {}
         self._curried: dict[tuple[int, int], ast.Call] = {}
         self._rests: dict[tuple[int, int], ast.Dict] = {}

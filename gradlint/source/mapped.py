@@ -45,7 +45,10 @@ def _from_mapping(evaluator: Attributes, instance: Instance, name: str) -> Thing
         if init is None:
             continue
         frame = evaluator.frame_for(instance, init, scope)
-        for source in _sources(init):
+        sources = evaluator.mapping_sources.get(id(init))
+        if sources is None:
+            sources = evaluator.mapping_sources[id(init)] = tuple(_sources(init))
+        for source in sources:
             found = _entries(evaluator, evaluator.evaluate(source, init, frame), name)
             if found:
                 return found
