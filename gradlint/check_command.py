@@ -144,6 +144,7 @@ def run(
     from gradlint.adoption import Adoption, AdoptionError
     from gradlint.baseline import BaselineError
     from gradlint.changes import ChangesError
+    from gradlint.collecting import collect_seldom
     from gradlint.config import ConfigError
     from gradlint.discover import MissingPathError
     from gradlint.graph.input_grammar import InputSpecError, parse_spec
@@ -180,6 +181,7 @@ def run(
         TargetError, UnreadableError,
     ) as error:  # fmt: skip
         return _wrong(error)
+    collect_seldom()
     engine, files, stdin = task.engine, task.files, task.stdin
     engine.input_spec, engine.jobs, engine.remember = input_spec, jobs or 0, remember
     with progress() as engine.progress:

@@ -12,6 +12,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
+from gradlint.collecting import collect_seldom
+
 Found = TypeVar("Found")
 
 WORTHWHILE = 16
@@ -55,6 +57,7 @@ def _told(found: Iterable[Found], done: Callable[[], None]) -> Iterator[Found]:
 
 
 def _start(check: Callable[[Path], Any]) -> None:
+    collect_seldom()
     _work[:] = [check]
 
 
