@@ -1,13 +1,15 @@
 """CPU time of the source pass (facts and models) over folders, as a ratio to bare `libcst.parse_module`.
 
-Both see the same relevant files, in one process.
+Both see the same relevant files, in one process. With Python's garbage collector on, a look through all that lives in
+the process falls on whichever of the two happens to make the next object; without it each pays for its own work alone.
 
-python benchmarks/source_speed.py FOLDER...
+python benchmarks/source_speed.py [--without-collector] FOLDER...
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import time
 from pathlib import Path
 
@@ -23,7 +25,10 @@ def main() -> None:
     """Time both passes in one process and print one line a folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", type=Path, nargs="+")
+    parser.add_argument("--without-collector", action="store_true")
     options = parser.parse_args()
+    if options.without_collector:
+        gc.disable()
     print(f"{'folder':40}{'files':>7}{'libcst s':>10}{'facts s':>10}{'models s':>10}{'ratio':>8}")
     totals = [0.0, 0.0, 0.0]
     for folder in options.folders:
