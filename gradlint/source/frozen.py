@@ -195,8 +195,8 @@ def _asks_about_a_turn(block: Block, path: Path) -> bool:
     loops = [b for b in path[: path.index(block)] if b.kind == "loop"]
     if not loops or block.test is None:
         return False
-    changed = {n.id for n in ast.walk(loops[-1].owner) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-    return any(isinstance(n, ast.Name) and n.id in changed for n in ast.walk(block.test))
+    changed = {n.id for n in walk(loops[-1].owner) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    return any(isinstance(n, ast.Name) and n.id in changed for n in walk(block.test))
 
 
 def _loop_subject(scope: Scope, variable: str, position: tuple[int, int]) -> ast.expr | None:

@@ -20,7 +20,7 @@ from gradlint.source.reader.values import (
     merge,
     site_of,
 )
-from gradlint.source.walking import child_nodes
+from gradlint.source.walking import child_nodes, walk
 
 _FOR_FILES = frozenset(
     ["BaseException", "EOFError", "Exception", "FileNotFoundError", "IOError", "KeyError", "OSError", "RuntimeError"]
@@ -280,7 +280,7 @@ def _statements(block: list[ast.stmt]) -> Iterator[ast.stmt]:
 
 def _goes_on(handler: ast.ExceptHandler) -> bool:
     """Whether a program goes on with nothing loaded when a file is missing or does not fit."""
-    called = {ast.unparse(n.func).rpartition(".")[2] for n in ast.walk(handler) if isinstance(n, ast.Call)}
+    called = {ast.unparse(n.func).rpartition(".")[2] for n in walk(handler) if isinstance(n, ast.Call)}
     if isinstance(handler.body[-1], ast.Raise) or called & _LEAVES_OR_LOADS:
         return False
     kinds = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
