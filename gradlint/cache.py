@@ -8,11 +8,15 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gradlint.source.project import Trail
 
 FOLDER = ".gradlint_cache"
 
@@ -38,13 +42,14 @@ _SUFFIXES = (".py", ".ipynb")
 @dataclass(frozen=True)
 class Seen:
     """What a run read: the project's `root`, the `files` under check, the patterns that left others out and the folder
-    `home` that they are told from, and the configuration files that it and the scripts name, whether they are there or
-    not."""
+    `home` that they are told from, the files that `settings` may come from, whether they are there or not, and what the
+    scripts led to (`trail`): modules outside the root or in a folder of builds, configuration files."""
 
     root: Path
     files: Sequence[Path]
     exclude: Sequence[str]
-    named: Iterable[Path]
+    settings: Iterable[Path]
+    trail: Trail
     home: Path
 
 
@@ -52,14 +57,16 @@ class Cache:
     """What runs with the same options printed.
 
     A run is found again by the version, the options and the working folder. It holds as long as the same files are
-    found, and every file that it checked, every Python file of the project (one may call into another) and every
-    configuration file has the same content. What is damaged or cannot be read counts as missing.
+    found, every file that it checked, every Python file of the project (one may call into another) and every other file
+    that it looked at has the same content, and modules have the same names where they were looked for. What is damaged
+    or cannot be read counts as missing.
     """
 
     def __init__(self, options: dict[str, Any]) -> None:
         self.options = options
         self.seen: Seen | None = None
-        self._digest = Digests().of
+        self._digests = Digests()
+        self._digest = self._digests.of
 
     def find(self) -> tuple[str, int] | None:
         """The report of the same run and its exit code, if nothing has changed since."""
@@ -68,12 +75,15 @@ class Cache:
         try:
             content = json.loads(self._entry().read_bytes())
             named = {str(path): str(digest) for path, digest in content["named"].items()}
+            folders = {str(folder): str(digest) for folder, digest in content["folders"].items()}
             report, code, project = str(content["report"]), int(content["code"]), str(content["project"])
             root, exclude = Path(content["root"]), [str(pattern) for pattern in content["exclude"]]
             home = Path(content["home"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
         if any(self._digest(path) != digest for path, digest in named.items()):
+            return None
+        if any(self._digests.names(folder) != digest for folder, digest in folders.items()):
             return None
         try:
             files = discover(self.options["paths"] or [Path()], exclude, bool(self.options["force_exclude"]), home)
@@ -85,12 +95,16 @@ class Cache:
         """Remember the run that was seen. A failed write is no error."""
         if self.seen is None:
             return
+        named = sorted({*map(str, self.seen.settings), *self.seen.trail.files})
+        if not self._digests.still([*named, *map(str, self.seen.files)]):
+            return
         content = {
             "root": str(self.seen.root),
             "exclude": list(self.seen.exclude),
             "home": str(self.seen.home),
             "project": self._project(self.seen.root, self.seen.files),
-            "named": {str(p): self._digest(str(p)) for p in sorted(self.seen.named)},
+            "named": {path: self._digest(path) for path in named},
+            "folders": {folder: self._digests.names(folder) for folder in sorted(self.seen.trail.folders)},
             "report": report,
             "code": code,
         }
@@ -120,10 +134,12 @@ class Cache:
 
 
 class Digests:
-    """Digests of the contents of files, each read once."""
+    """Digests of the contents of files and of the modules in folders, each read once; made before a run begins."""
 
     def __init__(self) -> None:
         self._known: dict[str, str] = {}
+        self._folders: dict[str, str] = {}
+        self._began = time.time_ns()
 
     def of(self, path: str) -> str:
         """The digest of a file's content, "" where there is none; a pipe would keep its reader waiting."""
@@ -135,6 +151,24 @@ class Digests:
             except OSError:
                 self._known[path] = ""
         return self._known[path]
+
+    def names(self, folder: str) -> str:
+        """The digest of the names in a folder that modules and packages can have: without dots, but for `.py`."""
+        if folder not in self._folders:
+            try:
+                entries = sorted(n for p in Path(folder).iterdir() if "." not in (n := p.name).removesuffix(".py"))
+            except OSError:
+                entries = []
+            self._folders[folder] = hashed(entries)
+        return self._folders[folder]
+
+    def still(self, paths: Iterable[str]) -> bool:
+        """Whether no file was written since the run began, which may have read what stood there before."""
+        for path in paths:
+            with suppress(OSError):
+                if Path(path).stat().st_mtime_ns > self._began:
+                    return False
+        return True
 
 
 def folder_of() -> Path:

@@ -275,7 +275,7 @@ def _remember(
         return
     start = (paths[0] if paths else Path()).resolve()
     read = [p / "pyproject.toml" for p in (start, *start.parents)] + [p for p in (config_path, baseline) if p]
-    cache.seen = Seen(task.engine.root, task.files, found.exclude, [*read, *task.engine.named], found.home)
+    cache.seen = Seen(task.engine.root, task.files, found.exclude, read, task.engine.trail, found.home)
 
 
 def _fix(result: Result, unsafe: bool, write: bool, stdin: tuple[Path, str] | None) -> Any:

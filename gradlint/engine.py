@@ -75,8 +75,8 @@ class Engine:
     """One run over files with the same settings.
 
     `input_spec` is the user's `--input`; `targets` are models to check beside those that the files construct.
-    Without execution `jobs` processes read files, one for each core where it is 0. `named` collects the configuration
-    files that scripts name. `home` is the folder that patterns of the configuration are told from (the root, if None).
+    Without execution `jobs` processes read files, one for each core where it is 0; `trail` gathers what was looked at
+    to read them. `home` is the folder that patterns of the configuration are told from (the root, if None).
     With `remember` what is found in a file without execution is kept for later runs.
     """
 
@@ -87,7 +87,7 @@ class Engine:
     targets: Sequence[Target] = ()
     notebooks: dict[str, Notebook] = field(default_factory=dict)
     jobs: int = 1
-    named: set[Path] = field(default_factory=set)
+    trail: Trail = field(default_factory=Trail)
     home: Path | None = None
     remember: bool = False
 
@@ -148,7 +148,7 @@ class Engine:
             cache.prune()
         for part in parts.values():
             self.notebooks |= part.notebooks
-            self.named |= {Path(name) for name in part.trail.files if not name.endswith(".py")}
+            self.trail.join(part.trail)
         return [parts[path].checked for path in files]
 
     def _cache(self, probing: Probing) -> FileCache | None:

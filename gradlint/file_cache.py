@@ -20,7 +20,7 @@ from gradlint.cache import Digests, code_digest, folder_of, hashed, prepare, wri
 from gradlint.config import Config
 from gradlint.rule import Rule
 from gradlint.source.callers import importers_of
-from gradlint.source.project import Project, Trail, listed
+from gradlint.source.project import Project, Trail
 
 Found = TypeVar("Found")
 
@@ -34,10 +34,10 @@ _PLAIN = frozenset([("builtins", "set"), ("builtins", "frozenset"), ("builtins",
 
 
 class FileCache:
-    """What the files of a project were found to hold, under the same settings and rules.
+    """What the files of a project were found to hold, under the same settings and rules; made before a run begins.
 
-    An entry holds as long as the file itself, all others that were looked at to read it, the names in folders that its
-    imports were looked for in, and the list of those that import it are as they were. What is damaged counts as
+    An entry holds as long as the file itself, all others that were looked at to read it, the modules in folders that
+    its imports were looked for in, and the list of those that import it are as they were. What is damaged counts as
     missing: an entry can hold nothing but data of gradlint's own classes.
     """
 
@@ -47,7 +47,6 @@ class FileCache:
         self._folder = folder_of() / f"files-{key}"
         self._project = project
         self._digests = Digests()
-        self._folders: dict[str, str] = {}
         self._kept = False
 
     def find(self, path: Path, kind: type[Found]) -> Found | None:
@@ -63,15 +62,21 @@ class FileCache:
         return found if isinstance(found, kind) else None
 
     def keep(self, path: Path, found: Any, trail: Trail) -> None:
-        """Remember what was found in the file and what was looked at for it. A failed write is no error."""
+        """Remember what was found in the file and what was looked at for it. A failed write is no error.
+
+        What was written meanwhile is left out: nobody knows which of its contents was read.
+        """
+        files = sorted({*trail.files, str(path.resolve())})
+        if not self._digests.still(files):
+            return
         try:
             body = zlib.compress(pickle.dumps(found, protocol=5), 1)
         except Exception:  # A rule of a third party can say anything about its findings.
             return
         importers = importers_of(self._project)
         told = {
-            "files": {f: self._digests.of(f) for f in sorted({*trail.files, str(path.resolve())})},
-            "folders": {f: self._names(f) for f in sorted(trail.folders)},
+            "files": {f: self._digests.of(f) for f in files},
+            "folders": {f: self._digests.names(f) for f in sorted(trail.folders)},
             "importers": [[*asked, importers.naming(*asked)] for asked in sorted(trail.importers)],
             "body": hashed([body.hex()]),
         }
@@ -100,15 +105,9 @@ class FileCache:
         importers = importers_of(self._project)
         return (
             all(self._digests.of(path) == digest for path, digest in told["files"].items())
-            and all(self._names(folder) == names for folder, names in told["folders"].items())
+            and all(self._digests.names(folder) == names for folder, names in told["folders"].items())
             and all(importers.naming(path, name) == found for path, name, found in told["importers"])
         )
-
-    def _names(self, folder: str) -> str:
-        if folder not in self._folders:
-            # No module's name begins with a dot, but that of the folder of this cache does.
-            self._folders[folder] = hashed(sorted(n for n in listed(Path(folder)) if not n.startswith(".")))
-        return self._folders[folder]
 
 
 class _Reader(pickle.Unpickler):

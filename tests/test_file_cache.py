@@ -13,6 +13,10 @@ from typing import Any
 import pytest
 
 from gradlint.cache import FOLDER, hashed
+from gradlint.config import Config
+from gradlint.file_cache import FileCache
+from gradlint.finding import Severity
+from gradlint.source.project import Project, Trail
 
 BLOCKS = (
     "from torch import nn\nACTIVATION = nn.Sigmoid\n"
@@ -66,10 +70,20 @@ EDITS: dict[str, dict[str, str | None]] = {
 }  # fmt: skip
 
 
+SIGMOIDS = (
+    "import torch\nfrom torch import nn\nfrom {} import block\n"
+    "net = nn.Sequential(*[m for _ in range({}) for m in block(64)])\n"
+    "optimizer = torch.optim.SGD(net.parameters(), lr=0.1)\n"
+    "for x, y in data:\n    optimizer.zero_grad()\n"
+    "    nn.functional.mse_loss(net(x), y).backward()\n    optimizer.step()\n"
+)
+RECTIFIERS = BLOCKS.replace("Sigmoid", "ReLU")
+
+
 def write(folder: Path, files: dict[str, str | None]) -> None:
     for name, text in files.items():
         path = folder / name
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         if text is None:
             path.unlink()
         else:
@@ -118,6 +132,65 @@ def test_only_what_an_edit_concerns_is_checked_again(tmp_path: Path) -> None:
     assert len(before) == 6 and len(changed) == 2  # loop.py, and train.py which calls it; not other.py
 
 
+def drop_reports(folder: Path) -> None:
+    """Leave what is kept of single files alone."""
+    for path in (folder / FOLDER).glob("*.json"):
+        path.unlink()
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("place", ["build/blocks.py", "../blocks.py"])
+def test_a_module_counts_wherever_an_import_leads(tmp_path: Path, place: str, whole: bool) -> None:
+    folder = tmp_path / "scripts"
+    module = "..blocks" if place.startswith("..") else "build.blocks"
+    write(folder, {"train.py": SIGMOIDS.format(module, 12), place: BLOCKS})
+    assert {f["code"] for f in checked(folder)["findings"]} >= {"GL101"}
+    write(folder, {place: RECTIFIERS})
+    if not whole:
+        drop_reports(folder)
+    assert checked(folder) == checked(folder, "--no-cache")
+
+
+@pytest.mark.parametrize("link", ["blocks.py", "config.yaml", "parts"])
+def test_a_link_counts_for_what_it_leads_to(tmp_path: Path, link: str) -> None:
+    module = "parts.blocks" if link == "parts" else "blocks"
+    depth = "yaml.safe_load(open('config.yaml'))['depth']" if link == "config.yaml" else "12"
+    write(tmp_path, {"train.py": "import yaml\n" + SIGMOIDS.format(module, depth), "blocks.py": BLOCKS})
+    write(tmp_path, {"a/blocks.py": BLOCKS, "b/blocks.py": RECTIFIERS, "a/deep": "depth: 12\n", "b/deep": "depth: 2\n"})
+    name = {"blocks.py": "/blocks.py", "config.yaml": "/deep", "parts": ""}[link]
+    reports = []
+    for target in ("a", "b"):
+        (tmp_path / link).unlink(missing_ok=True)
+        (tmp_path / link).symlink_to(target + name)
+        drop_reports(tmp_path)
+        reports.append(checked(tmp_path))
+        assert reports[-1] == checked(tmp_path, "--no-cache")
+    assert reports[0] != reports[1]
+
+
+def test_a_file_without_a_module_leaves_entries_alone(tmp_path: Path) -> None:
+    write(tmp_path, dict(FILES))
+    checked(tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in entries(tmp_path)}
+    write(tmp_path, {"weights.pt": "", "train.log": ""})
+    drop_reports(tmp_path)
+    checked(tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in entries(tmp_path)} == before
+
+
+def test_what_is_written_during_a_run_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "train.py"
+    write(tmp_path, {"train.py": TRAIN, "loop.py": LOOP})
+    for meanwhile in (False, True):
+        cache = FileCache(Project(tmp_path), Config(), [])
+        if meanwhile:
+            write(tmp_path, {"loop.py": LOOP + "# once more\n"})
+        cache.keep(path, Severity.ERROR, Trail(files={str(tmp_path / "loop.py")}))
+        kept = FileCache(Project(tmp_path), Config(), []).find(path, Severity)
+        assert kept is (None if meanwhile else Severity.ERROR)
+
+
 class Hostile:
     def __reduce__(self) -> Any:
         return os.system, ("touch run-by-the-cache",)
@@ -134,8 +207,7 @@ def test_an_entry_that_is_no_report_counts_as_missing(tmp_path: Path, body: byte
         told = json.loads(path.read_bytes().partition(b"\n")[0])
         told["body"] = hashed([packed.hex()])
         path.write_bytes(json.dumps(told).encode() + b"\n" + packed)
-    for path in (tmp_path / FOLDER).glob("*.json"):
-        path.unlink()
+    drop_reports(tmp_path)
     assert checked(tmp_path) == first
     assert not (tmp_path / "run-by-the-cache").exists()
 

@@ -35,7 +35,7 @@ def find(name: str, file: SourceFile, project: Project) -> Path | None:
         return None
     for base in (folder, *folder.parents):
         candidate = (base / name).resolve()
-        project.trail.files.add(str(candidate))
+        project.trail.files |= {str(base / name), str(candidate)}  # A link may come to lead to another file.
         if candidate.is_file() and root in candidate.parents:
             return candidate
         if base == root:

@@ -150,10 +150,10 @@ class Project:
 
     def file(self, path: Path | str) -> SourceFile | None:
         """The file, or None if it cannot be read or does not parse."""
-        key = str(path)
+        asked = key = str(path)
         if key not in self._files:
             key = str(Path(path).resolve())
-        self.trail.files.add(key)
+        self.trail.files |= {asked, key}  # A link may come to lead to another file.
         if key in self._files:
             self._files.move_to_end(key)
             return self._files[key]
@@ -237,16 +237,12 @@ class Project:
         self.trail.folders.add(key)
         names = self._folders.get(key)
         if names is None:
-            names = self._folders[key] = listed(folder)
+            try:
+                names = frozenset(p.name for p in folder.iterdir())
+            except OSError:
+                names = frozenset()
+            self._folders[key] = names
         return names
 
     def _holds(self, folder: Path, name: str) -> bool:
         return name in self.names_in(folder)
-
-
-def listed(folder: Path) -> frozenset[str]:
-    """The names of a folder's entries, none where there is no such folder."""
-    try:
-        return frozenset(p.name for p in folder.iterdir())
-    except OSError:
-        return frozenset()
