@@ -48,6 +48,10 @@ LOSSES = frozenset(
 ACTIVATIONS = frozenset({"softmax", "log_softmax", "sigmoid"})
 _METHODS = VIEWS | {"to", "cuda", "cpu", "double", "half", "bfloat16", "clone", "movedim", "swapaxes", "unflatten"}
 _PASSED_ON = frozenset({"identity", "flatten", "unflatten"})
+_JOINS = frozenset({"cat", "concat", "concatenate", "stack"})
+_OPERATIONS = frozenset({"torch", "torch.nn.functional", "torch.special", "torch.Tensor"})
+"""Where the functions of torch that compute something themselves stand; others call what they are given."""
+
 _SPELLED = {"logsoftmax": "log_softmax", "softmax2d": "softmax"}
 
 ELEMENT = None
@@ -229,13 +233,16 @@ class LossReads:
 
     def _external(self, name: str, node: ast.Call, way: _Way) -> Made | None:
         """What a function from outside makes: records of any library, tensors of torch."""
-        last = name.rpartition(".")[2]
+        owner, _, last = name.rpartition(".")
         if not name.startswith("torch."):
             return self._field(node, (), way) if last[:1].isupper() or name == "builtins.dict" else None
-        if not way.of_tensor or last[:1].isupper():
+        if not way.of_tensor or owner not in _OPERATIONS:
             return None
         if last in _METHODS:
             return self._made(node.args[0], way.on(())) if node.args else None
+        if last in _JOINS:
+            parts = node.args[0].elts if node.args and isinstance(node.args[0], (ast.Tuple, ast.List)) else []
+            return None if _spreads(parts) else _agreed([self._made(part, way.on(())) for part in parts])
         return Made(last, node, way.scope)
 
     def _applied(self, module: Instance, node: ast.Call, way: _Way) -> Made | None:

@@ -63,6 +63,7 @@ RIGHT_AND_WRONG = {
     "index": ("return logits, probs", "loss = criterion(model(x)[{}], y)", "0", "1"),
     "negative index": ("return probs, logits", "out = model(x)\nloss = criterion(out[{}], y)", "-1", "-2"),
     "nested tuple": ("return (logits, probs), x", "(a, b), c = model(x)\nloss = criterion({}, y)", "a", "b"),
+    "cat": ("return logits, probs", "a, b = model(x)\nloss = criterion(torch.cat([{}, {}]), y)", "a", "b"),
     "dict": ('return {"l": logits, "p": probs}', 'out = model(x)\nloss = criterion(out["{}"], y)', "l", "p"),
     "dict by get": ('return {"l": logits, "p": probs}', 'loss = criterion(model(x).get("{}"), y)', "l", "p"),
     "dict call": ("return dict(l=logits, p=probs)", 'loss = criterion(model(x)["{}"], y)', "l", "p"),
@@ -118,6 +119,7 @@ def test_the_output_that_the_loss_reads_counts(returned, step, right, wrong, tmp
             "a, b = model(x)\nloss = criterion(a, y)\nwith torch.no_grad():\n    v = criterion(b, y)",
         ),
         ("return {**other, 'l': probs}", "loss = criterion(model(x)['l'], y)"),
+        ("return torch.cat([logits, probs])", "loss = criterion(model(x), y)"),
         ("return logits * probs", "loss = criterion(model(x), y)"),
         ("out = probs.clone()\nout[:] = logits\nreturn out", "loss = criterion(model(x), y)"),
         (
@@ -224,4 +226,7 @@ def test_the_graph_is_asked_only_where_no_loss_was_followed(tmp_path):
         return sum(1 for g in graphs for _ in rule.check_graph(g, None, Context(read)))
 
     assert said("loss = criterion(unknown(model(x)), y)") == 1
+    assert said("loss = criterion(torch.utils.checkpoint.checkpoint(model, x), y)") == 1
+    assert said("loss = criterion(torch.cat([model(x), unknown(x)]), y)") == 1
+    assert said("loss = criterion(torch.log(model(x)), y)") == 0
     assert said("loss = criterion(model.body(x), y)") == 0
