@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from gradlint.source.changed_containers import is_changed_by_a_method, is_rebuilt
 from gradlint.source.computed_from import ComputedFrom, ends
 from gradlint.source.gradient_flow import filled
 from gradlint.source.index import (
@@ -23,6 +24,7 @@ from gradlint.source.index import (
     terminal_name,
 )
 from gradlint.source.models import Models
+from gradlint.source.project import SourceFile
 from gradlint.source.reaching import reaching
 from gradlint.source.script import LossRead
 from gradlint.source.signatures import argument
@@ -102,10 +104,12 @@ class LossReads:
         self.models = models
         self.evaluator = models.evaluator
         self._filled: dict[int, set[str]] = {}
+        self._file: SourceFile | None = None
 
     def of(self, index: FileIndex) -> Iterator[LossRead]:
         """What the training losses of a file read, where that is known, each loss once."""
         found: dict[int, LossRead] = {}
+        self._file = index.file
         for scope in index.scopes:
             for end in ends(scope, self.models):
                 for node in ComputedFrom(scope).of(end):
@@ -166,6 +170,8 @@ class LossReads:
                 if key in scope.stores:
                     return self._reached(scope.stores[key], at, way.on(way.keys[1:]))
         if way.of_tensor and name in self._filled_in(scope):
+            return None
+        if way.keys and is_changed_by_a_method(name, scope):
             return None
         return self._reached(scope.bindings.get(name, []), at, way)
 
@@ -264,6 +270,8 @@ class LossReads:
 
     def _last(self, sequential: Instance, way: _Way) -> Made | None:
         """What makes the output of an `nn.Sequential(…)` whose parts are written out; its place is the part's own."""
+        if is_rebuilt(sequential, self._file):
+            return None
         inside = replace(way.on(()), scope=sequential.scope, frame=sequential.frame)
         for part in reversed(sequential.call.args if sequential.call is not None else []):
             match self.evaluator.ask(part, inside.scope, inside.frame):

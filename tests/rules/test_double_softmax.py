@@ -118,6 +118,10 @@ def test_the_output_that_the_loss_reads_counts(returned, step, right, wrong, tmp
             "return logits, probs",
             "a, b = model(x)\nloss = criterion(a, y)\nwith torch.no_grad():\n    v = criterion(b, y)",
         ),
+        (
+            "return logits, probs",
+            "out = {'p': model(x)[1]}\nout.update(p=model(x)[0])\nloss = criterion(out['p'], y)",
+        ),
         ("return {**other, 'l': probs}", "loss = criterion(model(x)['l'], y)"),
         ("return torch.cat([logits, probs])", "loss = criterion(model(x), y)"),
         ("return logits * probs", "loss = criterion(model(x), y)"),
@@ -140,6 +144,37 @@ def test_the_place_is_the_activation_whether_it_is_called_or_a_part_of_a_sequent
     assert lines(part, tmp_path) == ["self.head = nn.Sequential(nn.Linear(16, 10), nn.Softmax(dim=1))"]
     assert part[0].model is not None and part[0].model.endswith("train.py:Net")
     assert part[0].optimizer == "SGD"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "net[-1] = nn.Identity()",
+        "net.pop(1)",
+        "del net[1]",
+        "net.append(nn.Linear(4, 4))",
+        "net.add_module('out', nn.Linear(4, 4))",
+    ],
+)
+@pytest.mark.parametrize("owner", ["", "self."])
+def test_a_sequential_whose_parts_are_changed_is_not_read_as_it_was_written(change, owner, tmp_path):
+    text = """
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net = nn.Sequential(nn.Linear(16, 4), nn.Softmax(dim=1))
+            CHANGE
+
+        def forward(self, x):
+            return self.net(x)
+
+    model = Net()
+    for x, y in loader:
+        nn.CrossEntropyLoss()(model(x), y).backward()
+    """
+    text = text.replace("net = net", "net") if owner else text
+    assert not found("GL601", text.replace("CHANGE", change.replace("net", f"{owner}net", 1)), tmp_path)
+    assert found("GL601", text.replace("CHANGE", "pass"), tmp_path)
 
 
 def test_two_models_with_losses_of_their_own_are_told_apart(tmp_path):

@@ -217,14 +217,21 @@ class Containers(ModuleMembers):
             except (KeyError, IndexError, TypeError):
                 return
         elif isinstance(owner, Module) and isinstance(key, (int, slice)):
-            for name in (
-                (list(owner.children)[key],)
-                if isinstance(key, int) and -len(owner.children) <= key < len(owner.children)
-                else list(owner.children)[key]
-                if isinstance(key, slice)
-                else ()
-            ):
-                owner.children.pop(name)
+            names = list(owner.children)
+            inside = isinstance(key, slice) or -len(names) <= key < len(names)
+            for name in (names[key] if isinstance(key, slice) else [names[key]]) if inside else []:
+                del owner.children[name]
+            if owner.torch in ("Sequential", "ModuleList"):  # What is left is counted anew.
+                owner.children = {str(i): child for i, child in enumerate(owner.children.values())}
+        elif isinstance(owner, Module) and isinstance(key, str):
+            owner.children.pop(key, None)
+
+    def _module_pop(self, module: Module, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
+        if not args:
+            return Unknown("a layer")
+        found = self._module_item(module, args[0])
+        self.delete_item(module, args[0])
+        return found
 
     def _python_attribute(self, value: Any, name: str) -> Any:
         if name in ("__len__", "__name__", "__class__") or name.startswith("__"):
