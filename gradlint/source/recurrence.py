@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Mapping, Sequence, Set
 
 from gradlint.location import Location
 from gradlint.source.evaluate import Evaluator
 from gradlint.source.index import Scope, first_parameter, location
 from gradlint.source.model_names import is_module_base
 from gradlint.source.things import ClassThing, FunctionThing, Instance, Member, Thing, external_name
-from gradlint.source.walking import walk
+from gradlint.source.walking import child_nodes, walk
 
 _HIDDEN = re.compile(
     r"^(h|hx|hid|hidden\w*|h_\w+|state|prev_?(h|hidden|state)\w*|hidden_state|last_hidden|s_prev|h\d)$"
@@ -187,7 +188,10 @@ def _loop(loop: ast.For | ast.While, weights: _Named, parts: _Named, me: str) ->
                 flows.setdefault(name, set()).update(read)
                 weighted.setdefault(name, set()).update(through)
                 places.setdefault(name, statement)
+    carried, _ = _carried(loop.body, indices)
     for name, read_by in flows.items():
+        if name not in carried:
+            continue
         seen, queue, through_weight = {name}, [(r, r in weighted[name]) for r in read_by], False
         while queue:
             current, by_weight = queue.pop()
@@ -201,6 +205,51 @@ def _loop(loop: ast.For | ast.While, weights: _Named, parts: _Named, me: str) ->
         if through_weight:
             return places[name]
     return None
+
+
+def _carried(statements: Sequence[ast.stmt], written: Set[str]) -> tuple[set[str], set[str]]:
+    """The variables that a turn may find as the turn before left them, and those that are surely written at its end.
+
+    They are read before they are written, where `written` are the variables that are so at the beginning.
+    """
+    carried: set[str] = set()
+    written = set(written)
+
+    def enter(inner: Sequence[ast.stmt], before: Set[str] = frozenset()) -> set[str]:
+        read, after = _carried(inner, written | before)
+        carried.update(read)
+        return after
+
+    for statement in statements:
+        blocks = [b for name in ("body", "orelse", "finalbody") if (b := getattr(statement, name, None))]
+        heads = (
+            [n for n in child_nodes(statement) if isinstance(n, (ast.expr, ast.withitem))] if blocks else [statement]
+        )
+        names = [n for head in heads for n in walk(head) if isinstance(n, ast.Name)]
+        new = {n.id for n in names if isinstance(n.ctx, ast.Store)}
+        read = {n.id for n in names if isinstance(n.ctx, ast.Load)}
+        if isinstance(statement, ast.AugAssign) and isinstance(statement.target, ast.Name):
+            read.add(statement.target.id)
+        carried |= read - written
+        match statement:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                pass
+            case ast.If(body=body, orelse=orelse):
+                written |= enter(body) & enter(orelse)
+            case ast.For() | ast.AsyncFor() | ast.While():
+                for block in blocks:
+                    enter(block, new)
+            case ast.With() | ast.AsyncWith():
+                written |= new
+                written |= enter(statement.body)
+            case ast.Try():
+                for handler in statement.handlers:
+                    enter(handler.body)
+                for block in blocks:
+                    written |= enter(block)
+            case _:
+                written |= new
+    return carried, written
 
 
 def _weight_uses(
@@ -307,15 +356,20 @@ _BELOW = re.compile(r"^(children|child\w*|left|right|lchild|rchild|left_child|ri
 
 
 def _over_a_tree(cls: Scope, weights: set[str], me: str) -> Location | None:
-    """A method that calls itself on the children of a node: the state of a node goes through its ancestors' weights."""
-    for method in cls.children:
-        if method.kind != "function" or not weights:
+    """A method that calls itself on the children of a node: the state of a node goes through its ancestors' weights.
+
+    It runs in `forward`, and puts something through a weight itself or in a method that it calls.
+    """
+    methods = {m.name: m for m in cls.children if m.kind == "function"}
+    weighing = {name for name, m in methods.items() if _weight_uses(m.node, weights, me)}
+    for name in _reached(methods, "forward"):
+        if weighing.isdisjoint(_reached(methods, name)):
             continue
-        for site in method.calls:
+        for site in methods[name].calls:
             match site.node.func:
-                case ast.Attribute(value=ast.Name(id=owner), attr=name) if owner == me and name == method.name:
+                case ast.Attribute(value=ast.Name(id=owner), attr=called) if owner == me and called == name:
                     pass
-                case ast.Name(id=owner) if owner == me and method.name == "forward":
+                case ast.Name(id=owner) if owner == me and name == "forward":
                     pass
                 case _:
                     continue
@@ -324,3 +378,15 @@ def _over_a_tree(cls: Scope, weights: set[str], me: str) -> Location | None:
             if any(map(_BELOW.match, named)):
                 return location(cls.file, site.node)
     return None
+
+
+def _reached(methods: Mapping[str, Scope], start: str) -> dict[str, None]:
+    """The methods that run where one of them does: those that it names, and so on, itself first."""
+    found = {start: None}
+    waiting = [start]
+    while waiting:
+        method = methods.get(waiting.pop())
+        following = [n for n in methods if method is not None and n in method.words and n not in found]
+        found |= dict.fromkeys(following)
+        waiting += following
+    return found

@@ -61,6 +61,25 @@ RECURRENT_BODIES = {
         tree.state = torch.tanh(self.up(below) + self.own(values[tree.index]))
         return tree.state
     """,
+    "a method that walks down a tree and leaves the weights to another": """
+        self.up, self.own = nn.Linear(4, 4), nn.Linear(2, 4)
+    def forward(self, tree):
+        for child in tree.children:
+            self.forward(child)
+        return self.join(tree)
+    def join(self, tree):
+        return torch.tanh(self.up(sum(c.state for c in tree.children)) + self.own(tree.value))
+    """,
+    "a state that only some turns write before they read it": """
+        self.inner, self.own = nn.Linear(4, 4), nn.Linear(2, 4)
+    def forward(self, x):
+        for t in range(x.size(0)):
+            if t == 0:
+                h = torch.zeros(4)
+            with torch.autocast("cpu"):
+                h = torch.tanh(self.inner(h) + self.own(x[t]))
+        return h
+    """,
 }
 FEEDFORWARD_BODIES = {
     "a block that is applied again without an input": """
@@ -101,6 +120,50 @@ FEEDFORWARD_BODIES = {
             y = self.head(x[:, i])
             found.append(y)
         return torch.stack(found)
+    """,
+    "layers one after the other over the parts of an input": """
+        self.head, self.last = nn.Linear(4, 4), nn.Linear(4, 4)
+    def forward(self, x):
+        found = []
+        for i in range(x.size(1)):
+            y = self.head(x[:, i])
+            y = self.last(y)
+            found.append(y)
+        for part in x:
+            if part.dim() == 1:
+                part = part[None]
+            with torch.autocast("cpu"):
+                part = self.last(part)
+            found.append(part)
+        return torch.stack(found)
+    """,
+    "a variable that both branches write first": """
+        self.head, self.last = nn.Linear(4, 4), nn.Linear(4, 4)
+    def forward(self, x):
+        found = []
+        for i in range(x.size(1)):
+            if i % 2:
+                y = self.head(x[:, i])
+            else:
+                y = x[:, i]
+            y = self.last(y)
+            found.append(y)
+        return torch.stack(found)
+    """,
+    "a method that goes through the modules below": """
+        self.head = nn.Linear(4, 4)
+    def freeze(self, module):
+        for child in module.children():
+            self.freeze(child)
+    def forward(self, x):
+        return self.head(x)
+    """,
+    "a method that counts the nodes of a tree": """
+        self.head = nn.Linear(4, 4)
+    def count(self, node):
+        return 1 + self.count(node.left) + self.count(node.right) if node else 0
+    def forward(self, tree, x):
+        return self.head(x) / self.count(tree)
     """,
 }
 
