@@ -10,7 +10,7 @@ from gradlint.source.frozen import call_is_under_no_grad
 from gradlint.source.index import CallSite, FileIndex, Scope, first_parameter, location, terminal_name
 from gradlint.source.models import Models
 from gradlint.source.script import Forgotten
-from gradlint.source.things import Instance, Plain, external_name
+from gradlint.source.things import External, Instance, Plain, Thing, external_name
 from gradlint.source.trainable import FREEZES, PARAMETER, Trainable, mentions
 from gradlint.source.walking import parents_in, walk
 
@@ -160,25 +160,27 @@ class Unregistered:
     def _is_moved(self, value: ast.expr, scope: Scope) -> bool:
         match value:
             case ast.Call(func=ast.Attribute(value=ast.Call() as inner, attr=attr), args=to) if attr in _MOVES:
-                stays = attr == "to" and len(to) == 1 and self._is_cpu(to[0], scope)
+                stays = attr in ("to", "type") and len(to) == 1 and self._is_usual(to[0], scope)
                 return not stays and self._is_parameter(inner, scope)
             case ast.BinOp(left=left, right=right):
                 return any(isinstance(s, ast.Call) and self._is_parameter(s, scope) for s in (left, right))
         return False
 
-    def _is_cpu(self, device: ast.expr, scope: Scope) -> bool:
-        """Whether a device is the CPU in every run: `.to("cpu")` of what is there gives back the very Parameter."""
-        things = self.evaluator.ask(device, scope)
-        names = [
-            t.call.args[0]
-            if isinstance(t, Instance) and t.call is not None and external_name(t.cls) == "torch.device" and t.call.args
-            else None
-            for t in things
-        ]
-        return bool(things) and all(
-            (isinstance(t, Plain) and t.value.value == "cpu") or (isinstance(n, ast.Constant) and n.value == "cpu")
-            for t, n in zip(things, names, strict=True)
-        )
+    def _is_usual(self, given: ast.expr, scope: Scope) -> bool:
+        """Whether it is the CPU or float32 in every run: of what is so, `.to("cpu")` gives back the very Parameter."""
+
+        def usual(thing: Thing) -> bool:
+            match thing:
+                case Plain(value=value):
+                    return bool(value.value == "cpu")
+                case External(name=name):
+                    return name in ("torch.float32", "torch.float")
+                case Instance(cls=External(name="torch.device"), call=ast.Call(args=[ast.Constant(value="cpu"), *_])):
+                    return True
+            return False
+
+        things = self.evaluator.ask(given, scope)
+        return bool(things) and all(map(usual, things))
 
     def _is_parameter(self, call: ast.Call, scope: Scope) -> bool:
         if any(k.arg == "requires_grad" for k in call.keywords) or len(call.args) > 1:

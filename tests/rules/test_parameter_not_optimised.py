@@ -59,7 +59,10 @@ def test_layers_that_are_registered_or_frozen_are_left_alone(made, tmp_path):
     assert found("GL503", net(made), tmp_path) == []
 
 
-@pytest.mark.parametrize(("device", "count"), [("torch.device('cpu')", 0), ("'cpu'", 0), ("torch.device('cuda')", 1)])
+@pytest.mark.parametrize(
+    ("device", "count"),
+    [("torch.device('cpu')", 0), ("'cpu'", 0), ("torch.float32", 0), ("torch.float16", 1), ("torch.device('cuda')", 1)],
+)
 def test_a_parameter_that_is_moved_to_where_it_is_stays_one(device, count, tmp_path):
     made = "self.scale = nn.Parameter(torch.ones(4)).to(device)"
     text = net(made, "x = x * self.scale") + f"place = {device}\nmodel = Net(place)\n"
