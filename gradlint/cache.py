@@ -42,8 +42,9 @@ _SUFFIXES = (".py", ".ipynb")
 @dataclass(frozen=True)
 class Seen:
     """What a run read: the project's `root`, the `files` under check, the patterns that left others out and the folder
-    `home` that they are told from, the files that `settings` may come from, whether they are there or not, and what the
-    scripts led to (`trail`): modules outside the root or in a folder of builds, configuration files."""
+    `home` that they are told from, the files that `settings` or rules of third parties come from, whether they are
+    there or not, and what the scripts led to (`trail`): modules outside the root or among builds, configuration files.
+    """
 
     root: Path
     files: Sequence[Path]
@@ -117,7 +118,7 @@ class Cache:
         options = (f"{key}={value}" for key, value in sorted(self.options.items()))
         surroundings = (f"{name}={os.environ.get(name)}" for name in ENVIRONMENT)
         screen = f"{sys.stdout.isatty()} {shutil.get_terminal_size()}"
-        parts = [code_digest(), sys.version, str(Path.cwd()), screen, *options, *surroundings]
+        parts = [code_digest(), sys.version, *_installed(), str(Path.cwd()), screen, *options, *surroundings]
         return folder_of() / f"{hashed(parts)}.json"
 
     def _project(self, root: Path, files: Iterable[Path]) -> str:
@@ -218,8 +219,21 @@ def _stamps(folder: Path) -> Iterator[str]:
         folders.sort()
         for name in sorted(files):
             if name.endswith(".py"):
-                seen = Path(current, name).stat()
-                yield f"{current}/{name} {seen.st_size} {seen.st_mtime_ns}"
+                yield stamp(f"{current}/{name}")
+
+
+def stamp(path: str) -> str:
+    """The name, size and time of a file or folder; the name alone where it is not there."""
+    try:
+        seen = Path(path).stat()
+    except OSError:
+        return path
+    return f"{path} {seen.st_size} {seen.st_mtime_ns}"
+
+
+def _installed() -> Iterator[str]:
+    """What changes where packages are installed or removed: they may bring rules."""
+    return (stamp(path) for path in sys.path if path.endswith(("site-packages", "dist-packages")))
 
 
 def _python_files(root: Path) -> Iterator[str]:

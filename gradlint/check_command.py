@@ -269,12 +269,14 @@ def _remember(
 ) -> None:
     """Tell the cache what the run has read, where a later run can tell whether it still holds."""
     from gradlint.cache import Seen
+    from gradlint.rule import files_of_packs
 
     found = task.settings
     if not task.files or task.stdin or task.targets or found.config.exec or found.config.extend is not None:
         return
     start = (paths[0] if paths else Path()).resolve()
     read = [p / "pyproject.toml" for p in (start, *start.parents)] + [p for p in (config_path, baseline) if p]
+    read += map(Path, files_of_packs(task.engine.rules))
     cache.seen = Seen(task.engine.root, task.files, found.exclude, read, task.engine.trail, found.home)
 
 

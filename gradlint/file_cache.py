@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import io
 import json
 import os
@@ -16,9 +15,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gradlint.cache import Digests, code_digest, folder_of, hashed, prepare, write_whole
+from gradlint.cache import Digests, code_digest, folder_of, hashed, prepare, stamp, write_whole
 from gradlint.config import Config
-from gradlint.rule import Rule
+from gradlint.rule import Rule, files_of_packs
 from gradlint.source.callers import importers_of
 from gradlint.source.project import Project, Trail
 
@@ -42,7 +41,7 @@ class FileCache:
     """
 
     def __init__(self, project: Project, config: Config, rules: Sequence[Rule], *about: str) -> None:
-        code = sorted({str(_stamp(type(rule))) for rule in rules})
+        code = [*(rule.code for rule in rules), *map(stamp, files_of_packs(rules))]
         key = hashed([code_digest(), sys.version, str(project.root), repr(config), *code, *about])
         self._folder = folder_of() / f"files-{key}"
         self._project = project
@@ -126,13 +125,3 @@ class _Reader(pickle.Unpickler):
 def _oldest(paths: Iterable[Path], most: int) -> list[Path]:
     """The paths beyond the `most` newest ones."""
     return sorted(paths, key=lambda p: p.stat().st_mtime, reverse=True)[most:]
-
-
-def _stamp(rule: type) -> tuple[str, int, int] | str:
-    """What changes with the code of a rule that is not gradlint's own."""
-    try:
-        file = Path(inspect.getfile(rule))
-        seen = file.stat()
-    except (OSError, TypeError):
-        return rule.__qualname__
-    return str(file), seen.st_size, seen.st_mtime_ns

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import entry_points
@@ -175,6 +175,13 @@ def registry() -> dict[str, type[Rule]]:
             found[rule.code] = rule
             names[rule.name] = rule.code
     return dict(sorted(found.items()))
+
+
+def files_of_packs(rules: Iterable[Rule]) -> list[str]:
+    """The loaded files of the third parties' packages that rules come from, sorted."""
+    packs = {type(rule).__module__.partition(".")[0] for rule in rules} - {"gradlint"}
+    loaded = [module for name, module in list(sys.modules.items()) if name.partition(".")[0] in packs]
+    return sorted({file for module in loaded if (file := getattr(module, "__file__", None))})
 
 
 def with_verdict(finding: Finding, verdict: Verdict) -> Finding:

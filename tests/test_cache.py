@@ -52,6 +52,39 @@ def test_new_settings_make_earlier_reports_void(project):
     assert not json.loads(run(project).stdout)["findings"]
 
 
+PACK = """
+from gradlint.finding import Severity
+from gradlint.rule import Rule
+from pack.words import WORDS
+
+
+class Told(Rule):
+    code, name, since, severity = "XX001", "told", "1.0", Severity.WARNING
+
+    def check_script(self, script):
+        for step in script.steps:
+            yield self.finding(step.optimizer_step, WORDS)
+
+
+RULES = [Told]
+"""
+
+
+def test_an_edit_of_a_third_partys_rule_makes_earlier_reports_void(project, tmp_path_factory, monkeypatch):
+    installed = tmp_path_factory.mktemp("installed")
+    (installed / "pack").mkdir()
+    (installed / "pack" / "__init__.py").write_text(PACK, encoding="utf-8")
+    information = installed / "pack-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Name: pack\nVersion: 1.0\n", encoding="utf-8")
+    (information / "entry_points.txt").write_text("[gradlint.rules]\npack = pack\n", encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(installed))
+    for words in ("once", "twice"):
+        (installed / "pack" / "words.py").write_text(f"WORDS = {words!r}\n", encoding="utf-8")
+        findings = json.loads(run(project, "--extend-select", "XX").stdout)["findings"]
+        assert [f["message"] for f in findings if f["code"] == "XX001"] == [words]
+
+
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"named": 3}', b"\xff\x00"])
 def test_a_damaged_entry_counts_as_missing(project, damage):
     first = run(project)
