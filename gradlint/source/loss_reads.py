@@ -323,9 +323,19 @@ class LossReads:
                 truth: bool | None = True
             case ast.UnaryOp(op=ast.Not(), operand=ast.Attribute(attr="training")):
                 truth = False
+            case _ if self._is_switched(block.test, way.scope):
+                truth = None
             case _:
                 truth = self.evaluator.truth(block.test, way.scope, way.frame)
         return truth if truth is None or block.branch == 0 else not truth
+
+    def _is_switched(self, test: ast.expr, scope: Scope) -> bool:
+        """Whether a condition reads an attribute of `self` that a method sets later than the constructor."""
+        if scope.owner_class is None:
+            return False
+        read = {n.attr for n in walk(test) if isinstance(n, ast.Attribute)}
+        stored = [b for c in self.evaluator.mro(scope.owner_class) for name in read for b in c.attributes.get(name, ())]
+        return any(b.scope is not None and b.scope.name != "__init__" for b in stored)
 
 
 def _agreed(made: Sequence[Made | None]) -> Made | None:

@@ -137,6 +137,31 @@ def test_what_is_not_known_or_does_not_train_is_not_reported(returned, step, tmp
     assert not found("GL601", script(returned, step), tmp_path)
 
 
+def test_an_output_that_a_method_switches_is_not_known(tmp_path):
+    text = """
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head, self.probable = nn.Linear(16, 4), True
+
+        def give_logits(self):
+            SWITCH
+
+        def forward(self, x):
+            logits = self.head(x)
+            if self.probable:
+                logits = logits.softmax(1)
+            return logits
+
+    model = Net()
+    model.give_logits()
+    for x, y in loader:
+        nn.CrossEntropyLoss()(model(x), y).backward()
+    """
+    assert not found("GL601", text.replace("SWITCH", "self.probable = False"), tmp_path)
+    assert found("GL601", text.replace("SWITCH", "pass"), tmp_path)
+
+
 def test_the_place_is_the_activation_whether_it_is_called_or_a_part_of_a_sequential(tmp_path):
     called = found("GL601", script("return logits, probs", "loss = criterion(model(x)[1], y)"), tmp_path)
     assert lines(called, tmp_path) == ["probs = self.act(logits)"]
