@@ -9,7 +9,6 @@ from pathlib import Path
 from gradlint.config import Config, ignored_in
 from gradlint.discover import relative_to
 from gradlint.finding import Finding
-from gradlint.graph.signal import profile
 from gradlint.modelling import Modelled, modelled
 from gradlint.realising import realise
 from gradlint.rule import Rule
@@ -64,7 +63,7 @@ def settled(
     """Predict each model, and give the findings on it and those given with their verdicts."""
     asked = list(findings)
     for model in models:
-        model.profile = profile(model.graph, batch_size=probing.config.batch_size)
+        model.profile = probing.predictions.of(model.graph, probing.config.batch_size)
         for rule in rules:
             asked += rule.check_graph(model.graph, model.profile, model.context)
     found = settle(asked, rules, models, script, probing)

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -309,9 +309,12 @@ class _Reading:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.engine = Engine(**state)
 
+    @cached_property
+    def _probing(self) -> Probing:
+        return Probing(self.engine.config, self.engine.progress, None, self.engine._refusal())
+
     def __call__(self, path: Path) -> _Part:
-        engine = self.engine
-        return engine._part(path, Probing(engine.config, engine.progress, None, engine._refusal()))
+        return self.engine._part(path, self._probing)
 
 
 def _once(skipped: Iterable[Skipped]) -> tuple[Skipped, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from gradlint.claims import model_key
@@ -12,6 +12,7 @@ from gradlint.config import Config
 from gradlint.finding import Finding, Outcome, Severity, Verdict
 from gradlint.hints import models_of
 from gradlint.location import Location
+from gradlint.predicting import Predictions
 from gradlint.probe.experiment import Experiment, Measurement, Measurements
 from gradlint.progress import Progress
 from gradlint.replay import optimizer_subject
@@ -26,12 +27,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Probing:
-    """What a run may do with models. `pool` is None where none may be built, and `refusal` says why."""
+    """What a run may do with models, and what it predicted of them.
+
+    `pool` is None where none may be built, and `refusal` says why.
+    """
 
     config: Config
     progress: Progress
     pool: WorkerPool | None = None
     refusal: str | None = None
+    predictions: Predictions = field(default_factory=Predictions)
 
 
 def settle(
