@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -254,8 +255,10 @@ def _lead_somewhere(path: Path) -> None:
 
     try:
         path.resolve()
+        path.stat()  # Since Python 3.13 a circle is resolved to itself.
     except (OSError, RuntimeError) as error:
-        raise UnreadableError(f"{path}: its links go round in a circle") from error
+        if isinstance(error, RuntimeError) or error.errno == errno.ELOOP:
+            raise UnreadableError(f"{path}: its links go round in a circle") from error
 
 
 def _unread(result: Result, named: Sequence[Path]) -> list[str]:

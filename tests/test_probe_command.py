@@ -73,7 +73,7 @@ def test_gradient_norms_are_named_by_what_is_wrong_with_them() -> None:
         (["."], "a folder"),
         (["notes.txt"], "not a Python script"),
         (["book.ipynb"], "use --synthetic"),
-        (["book.ipynb", "--synthetic"], "book.ipynb: not a notebook"),
+        pytest.param(["book.ipynb", "--synthetic"], "book.ipynb: not a notebook", marks=pytest.mark.torch),
         (["healthy.py", "--seeds", "2"], "need --synthetic"),
         (["healthy.py", "--synthetic", "--steps", "3"], "leave --synthetic out"),
         (["healthy.py", "--synthetic", "--input", "8 by 8"], "cannot read input `8 by 8`"),

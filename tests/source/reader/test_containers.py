@@ -1,10 +1,14 @@
 """Containers whose parts are taken out or added after they were made: they hold what they hold in torch."""
 
 import pytest
-from torch import nn
 
-from gradlint.source.project import Project, SourceFile
-from gradlint.source.reader import read_models
+pytest.importorskip("torch")
+from torch import nn  # noqa: E402
+
+from gradlint.source.project import Project, SourceFile  # noqa: E402
+from gradlint.source.reader import read_models  # noqa: E402
+
+pytestmark = pytest.mark.torch
 
 CHANGES = {
     "an item is deleted": "del net[1]",
