@@ -3,10 +3,10 @@
 import pytest
 
 pytest.importorskip("torch")
-from torch import nn  # noqa: E402
+from torch import nn
 
-from gradlint.source.project import Project, SourceFile  # noqa: E402
-from gradlint.source.reader import read_models  # noqa: E402
+from gradlint.source.project import Project, SourceFile
+from gradlint.source.reader import read_models
 
 pytestmark = pytest.mark.torch
 
