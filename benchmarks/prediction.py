@@ -81,17 +81,17 @@ def graph_of(build: Callable[[], nn.Module], x: torch.Tensor) -> ModelGraph:
 
 def measure(
     build: Callable[[], nn.Module], shape: tuple[int, ...], seed: int
-) -> tuple[dict[str, float], dict[str, float], float]:
-    """(log10 gradient norm by parameter, log10 std by module, seconds)."""
+) -> tuple[dict[str, float], dict[str, list[float]], float]:
+    """(log10 gradient norm by parameter, log10 std of each call by module, seconds)."""
     torch.manual_seed(seed)
     net = build().double().train()
     x = torch.randint(*IDS, shape[1:]) if shape[0] == 0 else torch.randn(shape, dtype=torch.float64)
-    stds: dict[str, float] = {}
+    stds: dict[str, list[float]] = {}
 
     def keep(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, given: object, out: object) -> None:
             first = out[0] if isinstance(out, tuple) else out
-            stds[name] = math.log10(max(float(first.detach().std()), LEAST))
+            stds.setdefault(name, []).append(math.log10(max(float(first.detach().std()), LEAST)))
 
         return hook
 
@@ -156,7 +156,7 @@ def compare(name: str, build: Callable[[], nn.Module], shape: tuple[int, ...], s
         if len(names) == 1:
             truths = [run[0][names[0]] for run in kept]
         truth = sum(truths) / len(kept)
-        std = sum(run[1].get(node.module, math.nan) for run in runs) / len(runs)
+        std = sum(_of_call(run[1].get(node.module, []), layer.name) for run in runs) / len(runs)
         table.append((layer, truth, std))
     if not table:
         return row
@@ -183,8 +183,14 @@ def compare(name: str, build: Callable[[], nn.Module], shape: tuple[int, ...], s
     return row
 
 
+def _of_call(stds: list[float], name: str) -> float:
+    """The std of the call that a node's name stands for: `fc#2` is the second call of `fc`."""
+    call = int(name.rpartition("#")[2]) if "#" in name else 1
+    return stds[call - 1] if call <= len(stds) else math.nan
+
+
 def _expected(
-    graph: ModelGraph, predicted: Profile, runs: Sequence[tuple[dict[str, float], dict[str, float], float]]
+    graph: ModelGraph, predicted: Profile, runs: Sequence[tuple[dict[str, float], dict[str, list[float]], float]]
 ) -> list[str]:
     """Measured parameters that are predicted to receive a gradient."""
     live = [x.node for x in predicted.layers if x.weight_gradient not in (None, -math.inf)]
