@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -63,11 +64,10 @@ class Cache:
     or cannot be read counts as missing.
     """
 
-    def __init__(self, options: dict[str, Any]) -> None:
+    def __init__(self, options: dict[str, Any], digests: Digests) -> None:
         self.options = options
         self.seen: Seen | None = None
-        self._digests = Digests()
-        self._digest = self._digests.of
+        self._digests = digests
 
     def find(self) -> tuple[str, int] | None:
         """The report of the same run and its exit code, if nothing has changed since."""
@@ -82,7 +82,7 @@ class Cache:
             home = Path(content["home"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
-        if any(self._digest(path) != digest for path, digest in named.items()):
+        if any(self._digests.of(path) != digest for path, digest in named.items()):
             return None
         if any(self._digests.names(folder) != digest for folder, digest in folders.items()):
             return None
@@ -104,7 +104,7 @@ class Cache:
             "exclude": list(self.seen.exclude),
             "home": str(self.seen.home),
             "project": self._project(self.seen.root, self.seen.files),
-            "named": {path: self._digest(path) for path in named},
+            "named": {path: self._digests.of(path) for path in named},
             "folders": {folder: self._digests.names(folder) for folder in sorted(self.seen.trail.folders)},
             "report": report,
             "code": code,
@@ -125,11 +125,10 @@ class Cache:
         """One digest over the files under check and the Python files of the project."""
         checked = sorted(str(f.absolute()) for f in files)
         names = [*checked, "", *sorted(set(_python_files(root)) - set(checked))]
-        return hashed(f"{name}\0{self._digest(name)}" for name in names)
+        return hashed(f"{name}\0{self._digests.of(name)}" for name in names)
 
     def _prune(self) -> None:
-        entries = sorted(folder_of().glob("*.json"), key=lambda p: p.stat().st_mtime, reverse=True)
-        for old in entries[MAX_RUNS:]:
+        for old in oldest(folder_of().glob("*.json"), MAX_RUNS):
             with suppress(OSError):
                 old.unlink()
 
@@ -148,7 +147,7 @@ class Digests:
             found = Path(path)
             try:
                 regular = found.is_file()
-                self._known[path] = hashlib.blake2b(found.read_bytes(), digest_size=16).hexdigest() if regular else ""
+                self._known[path] = digest_of(found.read_bytes()) if regular else ""
             except OSError:
                 self._known[path] = ""
         return self._known[path]
@@ -197,15 +196,22 @@ def write_whole(path: Path, content: bytes) -> None:
         raise
 
 
+def oldest(paths: Iterable[Path], most: int) -> list[Path]:
+    """The paths beyond the `most` newest ones."""
+    return sorted(paths, key=lambda p: p.stat().st_mtime, reverse=True)[most:]
+
+
+def digest_of(content: bytes) -> str:
+    """The digest of a content."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
 def hashed(parts: Iterable[str]) -> str:
     """One digest over several texts."""
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        digest.update(part.encode(errors="surrogatepass"))
-        digest.update(b"\0")
-    return digest.hexdigest()
+    return digest_of(b"".join(part.encode(errors="surrogatepass") + b"\0" for part in parts))
 
 
+@functools.cache
 def code_digest() -> str:
     """A digest that changes with the installed code: of the names, sizes and times of gradlint's own files."""
     here = Path(__file__).parent
@@ -269,13 +275,14 @@ def remembered(options: dict[str, Any], run: Callable[..., int]) -> int:
     """The exit code of `run(**options)`, or of the same run before, whose report is printed again.
 
     `run` gets a `cache` to tell what it has seen (`cache.seen`), without which nothing is kept; None where the
-    options ask for more than a report. `remember` says whether what is found in single files is kept for later runs.
+    options ask for more than a report. `digests` are those under which what is found in single files is kept for later
+    runs, None where nothing is.
     """
     writes = any(options.get(name) for name in FORGOTTEN) or "GITHUB_STEP_SUMMARY" in os.environ
-    remember = options.pop("use_cache", True)
-    if not remember or writes:
-        return run(**options, cache=None, remember=remember)
-    cache = Cache(options)
+    digests = Digests() if options.pop("use_cache", True) else None
+    if digests is None or writes:
+        return run(**options, cache=None, digests=digests)
+    cache = Cache(options, digests)
     before = cache.find()
     if before is not None:
         report, code = before
@@ -283,7 +290,7 @@ def remembered(options: dict[str, Any], run: Callable[..., int]) -> int:
         return code
     tee = _Tee(sys.stdout)
     with redirect_stdout(tee):
-        code = run(**options, cache=cache, remember=True)
+        code = run(**options, cache=cache, digests=digests)
     if code in (0, 1):
         cache.keep("".join(tee.kept), code)
     return code

@@ -16,7 +16,7 @@ from gradlint.formats import FORMATS
 from gradlint.sections import SectionedCommand, section
 
 if TYPE_CHECKING:
-    from gradlint.cache import Cache
+    from gradlint.cache import Cache, Digests
     from gradlint.engine import Engine
     from gradlint.result import Result
     from gradlint.settings import Settings
@@ -138,7 +138,7 @@ def run(
     show_settings: bool,
     jobs: int | None,
     cache: Cache | None = None,
-    remember: bool = False,
+    digests: Digests | None = None,
     **overrides: Any,
 ) -> int:
     """One run of `gradlint check`; the exit code."""
@@ -184,7 +184,7 @@ def run(
         return _wrong(error)
     collect_seldom()
     engine, files, stdin = task.engine, task.files, task.stdin
-    engine.input_spec, engine.jobs, engine.remember = input_spec, jobs or 0, remember
+    engine.input_spec, engine.jobs, engine.digests = input_spec, jobs or 0, digests
     with progress() as engine.progress:
         result = adoption.narrowed(engine.run(files, stdin), files)
     unread = _unread(result, [*paths, *([stdin_filename] if stdin_filename else [])])

@@ -46,6 +46,7 @@ from gradlint.worker.client import WorkerPool, find_torch
 from gradlint.worker.protocol import Limits
 
 if TYPE_CHECKING:
+    from gradlint.cache import Digests
     from gradlint.file_cache import FileCache
 
 
@@ -77,7 +78,7 @@ class Engine:
     `input_spec` is the user's `--input`; `targets` are models to check beside those that the files construct.
     Without execution `jobs` processes read files, one for each core where it is 0; `trail` gathers what was looked at
     to read them. `home` is the folder that patterns of the configuration are told from (the root, if None).
-    With `remember` what is found in a file without execution is kept for later runs.
+    Under `digests`, where given, what is found in a file without execution is kept for later runs.
     """
 
     config: Config
@@ -89,7 +90,7 @@ class Engine:
     jobs: int = 1
     trail: Trail = field(default_factory=Trail)
     home: Path | None = None
-    remember: bool = False
+    digests: Digests | None = None
 
     def __post_init__(self) -> None:
         self.rules: list[Rule] = selected(self.config)
@@ -153,11 +154,13 @@ class Engine:
 
     def _cache(self, probing: Probing) -> FileCache | None:
         """What earlier runs kept of single files, where that was asked for and no model is built."""
-        if not self.remember or probing.pool is not None:
+        if self.digests is None or probing.pool is not None:
             return None
         from gradlint.file_cache import FileCache
 
-        return FileCache(self.project, self.config, self.rules, f"{self.input_spec}", f"{probing.refusal}")
+        return FileCache(
+            self.digests, self.project, self.config, self.rules, f"{self.input_spec}", f"{probing.refusal}"
+        )
 
     def _part(self, path: Path, probing: Probing) -> _Part:
         """One file with all that was looked at for it."""

@@ -8,14 +8,14 @@ import os
 import pickle
 import sys
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import is_dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gradlint.cache import Digests, code_digest, folder_of, hashed, prepare, stamp, write_whole
+from gradlint.cache import Digests, code_digest, digest_of, folder_of, hashed, oldest, prepare, stamp, write_whole
 from gradlint.config import Config
 from gradlint.rule import Rule, files_of_packs
 from gradlint.source.callers import importers_of
@@ -33,19 +33,19 @@ _PLAIN = frozenset([("builtins", "set"), ("builtins", "frozenset"), ("builtins",
 
 
 class FileCache:
-    """What the files of a project were found to hold, under the same settings and rules; made before a run begins.
+    """What the files of a project were found to hold, under the same settings and rules.
 
     An entry holds as long as the file itself, all others that were looked at to read it, the modules in folders that
     its imports were looked for in, and the list of those that import it are as they were. What is damaged counts as
     missing: an entry can hold nothing but data of gradlint's own classes.
     """
 
-    def __init__(self, project: Project, config: Config, rules: Sequence[Rule], *about: str) -> None:
+    def __init__(self, digests: Digests, project: Project, config: Config, rules: Sequence[Rule], *about: str) -> None:
         code = [*(rule.code for rule in rules), *map(stamp, files_of_packs(rules))]
         key = hashed([code_digest(), sys.version, str(project.root), repr(config), *code, *about])
         self._folder = folder_of() / f"files-{key}"
         self._project = project
-        self._digests = Digests()
+        self._digests = digests
         self._kept = False
 
     def find(self, path: Path, kind: type[Found]) -> Found | None:
@@ -53,7 +53,7 @@ class FileCache:
         try:
             head, _, body = self._entry(path).read_bytes().partition(b"\n")
             told = json.loads(head)
-            if hashed([body.hex()]) != told["body"] or not self._holds(told):
+            if digest_of(body) != told["body"] or not self._holds(told):
                 return None
             found = _Reader(io.BytesIO(zlib.decompress(body))).load()
         except Exception:  # Whatever is wrong with an entry, the file can be checked again.
@@ -77,7 +77,7 @@ class FileCache:
             "files": {f: self._digests.of(f) for f in files},
             "folders": {f: self._digests.names(f) for f in sorted(trail.folders)},
             "importers": [[*asked, importers.naming(*asked)] for asked in sorted(trail.importers)],
-            "body": hashed([body.hex()]),
+            "body": digest_of(body),
         }
         with suppress(OSError):
             prepare(self._folder)
@@ -90,9 +90,9 @@ class FileCache:
             return
         with suppress(OSError):
             os.utime(self._folder)
-            for old in _oldest(self._folder.iterdir(), MAX_ENTRIES):
+            for old in oldest(self._folder.iterdir(), MAX_ENTRIES):
                 old.unlink(missing_ok=True)
-            for folder in _oldest(self._folder.parent.glob("files-*"), MAX_FOLDERS):
+            for folder in oldest(self._folder.parent.glob("files-*"), MAX_FOLDERS):
                 for old in folder.iterdir():
                     old.unlink(missing_ok=True)
                 folder.rmdir()
@@ -120,8 +120,3 @@ class _Reader(pickle.Unpickler):
             if isinstance(found, type) and (is_dataclass(found) or issubclass(found, Enum)):
                 return found
         raise pickle.UnpicklingError(f"{module}.{name} is no part of what is kept")
-
-
-def _oldest(paths: Iterable[Path], most: int) -> list[Path]:
-    """The paths beyond the `most` newest ones."""
-    return sorted(paths, key=lambda p: p.stat().st_mtime, reverse=True)[most:]

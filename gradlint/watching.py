@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from gradlint.cache import Digests
 from gradlint.exit_code import WRONG
 
 REFUSED = {
@@ -49,7 +50,7 @@ def watched(options: dict[str, Any], run: Callable[..., int]) -> int:
         click.echo("error: --watch needs watchfiles: install the extra `gradlint-torch[watch]`", err=True)
         return WRONG
     options = {**options, "execute": bool(options["execute"])}
-    options["remember"] = options.pop("use_cache", True)
+    keeps = options.pop("use_cache", True)
     roots = _roots(options["paths"] or (Path(),))
     missing = [path for path in options["paths"] if not path.exists()]
     if missing:
@@ -63,6 +64,8 @@ def watched(options: dict[str, Any], run: Callable[..., int]) -> int:
     with suppress(KeyboardInterrupt):  # between changes, or in the middle of a check
         for changes in watching:
             if first or changes:
+                # A digest holds for one look at the files.
+                options["digests"] = Digests() if keeps else None
                 _once(options, run, sorted({Path(path).name for _, path in changes}))
                 click.echo("watching for changes, end with Ctrl+C", err=True)
             first = False

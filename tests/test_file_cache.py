@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gradlint.cache import FOLDER, hashed
+from gradlint.cache import FOLDER, Digests, digest_of
 from gradlint.config import Config
 from gradlint.file_cache import FileCache
 from gradlint.finding import Severity
@@ -183,11 +183,11 @@ def test_what_is_written_during_a_run_is_not_kept(tmp_path: Path, monkeypatch: p
     path = tmp_path / "train.py"
     write(tmp_path, {"train.py": TRAIN, "loop.py": LOOP})
     for meanwhile in (False, True):
-        cache = FileCache(Project(tmp_path), Config(), [])
+        cache = FileCache(Digests(), Project(tmp_path), Config(), [])
         if meanwhile:
             write(tmp_path, {"loop.py": LOOP + "# once more\n"})
         cache.keep(path, Severity.ERROR, Trail(files={str(tmp_path / "loop.py")}))
-        kept = FileCache(Project(tmp_path), Config(), []).find(path, Severity)
+        kept = FileCache(Digests(), Project(tmp_path), Config(), []).find(path, Severity)
         assert kept is (None if meanwhile else Severity.ERROR)
 
 
@@ -205,7 +205,7 @@ def test_an_entry_that_is_no_report_counts_as_missing(tmp_path: Path, body: byte
     packed = zlib.compress(body)
     for path in entries(tmp_path):
         told = json.loads(path.read_bytes().partition(b"\n")[0])
-        told["body"] = hashed([packed.hex()])
+        told["body"] = digest_of(packed)
         path.write_bytes(json.dumps(told).encode() + b"\n" + packed)
     drop_reports(tmp_path)
     assert checked(tmp_path) == first

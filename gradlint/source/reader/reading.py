@@ -27,7 +27,6 @@ from gradlint.source.reader.values import (
     is_plain,
     site_of,
 )
-from gradlint.source.relevance import concerns_training
 from gradlint.source.walking import walk
 
 MAX_MODELS = 48
@@ -49,16 +48,12 @@ MAX_OPERATIONS = 12_000
 
 MAX_LITERALS = 4
 
-HINTS = ("torch", "nn.", "Module", "lightning", "transformers", "timm")
-
 
 def read_models(file: SourceFile, project: Project, strict: bool = False) -> list[ModelGraph]:
     """One graph for each model that the file makes, and for each nn.Module class in it that nothing makes.
 
     Deterministic; never raises for what the user wrote (with `strict`, faults of the reader itself are raised).
     """
-    if not any(hint in file.text for hint in HINTS) and not concerns_training(file, project):
-        return []
     graphs: list[ModelGraph] = []
     seen: dict[object, list[ModelGraph]] = {}
     with _deep_recursion():
