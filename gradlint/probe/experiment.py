@@ -6,7 +6,8 @@ Standard library only: rules name experiments without torch, the worker's child 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 HISTOGRAM_DECADES = (-12, 4)
 """Histograms of absolute values have one bin a decade between these powers of ten."""
@@ -144,3 +145,7 @@ class Measurements:
     def baseline(self) -> Measurement | None:
         """The model as it is."""
         return self.get("baseline")
+
+    def with_notes(self, notes: Sequence[str]) -> Measurements:
+        """The same measurements with notes that hold for each of them."""
+        return Measurements({key: replace(m, notes=(*m.notes, *notes)) for key, m in self.of.items()})

@@ -34,7 +34,14 @@ SMALLEST_BATCH = 2
 _OWN = (NotApplicableError, NotRecurrentError, UnknownLawError, UnknownOptimizerError, OutputError)
 """Errors whose message says all; of others the class is named too."""
 
+
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+class LostDeviceError(Exception):
+    """The model broke the device for this process; the message says how."""
+
+    gradlint_stage = "device"
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -49,8 +56,9 @@ def choose_device(wanted: str) -> torch.device:
 def run(job: ProbeJob, traced: Traced, built: BuiltModel) -> Measurements:
     """All experiments of the job, by their key. Never raises for what the model does: that is `Measurement.error`.
 
-    A model that does not fit the device is tried with smaller batches, then on the CPU. One that breaks it is measured
-    on the CPU, where the same fault has a message of its own.
+    A model that does not fit the device is tried with smaller batches, then on the CPU. Raises LostDeviceError where it
+    breaks the device: this process can measure no more then, for torch asks every device that it has begun to use for
+    its state, on the CPU too.
     """
     notes: list[str] = []
     try:
@@ -62,12 +70,10 @@ def run(job: ProbeJob, traced: Traced, built: BuiltModel) -> Measurements:
     batch_size = job.batch_size
     while True:
         try:
-            return annotated(_run_on(device, batch_size, job, traced, built), notes)
+            return _run_on(device, batch_size, job, traced, built).with_notes(notes)
         except Exception as error:
             if lost_device(error) and device.type != "cpu":
-                notes.append(f"{device.type} failed ({one_line(error)}), {ON_CPU_INSTEAD}")
-                device = torch.device("cpu")
-                continue
+                raise LostDeviceError(f"{device.type} failed ({one_line(error)})") from None
             if not out_of_memory(error):
                 return _all_failed(job.experiments, one_line(error), device)
         gc.collect()
@@ -111,9 +117,8 @@ def _run_on(device: torch.device, batch_size: int, job: ProbeJob, traced: Traced
     general += loss.notes
     if built.pretrained:
         general.append("the checkpoint's weights are not at hand: measured with fresh ones")
-    return annotated(
-        Measurements({key: replace(m, device=device.type, batch=label) for key, m in found.of.items()}), general
-    )
+    placed = Measurements({key: replace(m, device=device.type, batch=label) for key, m in found.of.items()})
+    return placed.with_notes(general)
 
 
 def casts(subject: Subject, module: nn.Module) -> bool:
@@ -123,17 +128,10 @@ def casts(subject: Subject, module: nn.Module) -> bool:
         with preserved(module), torch.no_grad(), casting(device, subject.autocast):
             subject.loss(module(*subject.args, **subject.kwargs))
     except RuntimeError as error:
-        if out_of_memory(error):
+        if out_of_memory(error) or lost_device(error):
             raise
         return False
     return True
-
-
-def annotated(measurements: Measurements, notes: Sequence[str]) -> Measurements:
-    """The same measurements with notes that hold for each of them."""
-    if not notes:
-        return measurements
-    return Measurements({key: replace(m, notes=(*m.notes, *notes)) for key, m in measurements.of.items()})
 
 
 def repeat(

@@ -14,12 +14,15 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import msgspec
 
+from gradlint.probe.experiment import ON_CPU_INSTEAD
 from gradlint.worker import wire
 from gradlint.worker.channel import Channel, ForkedChannel, Server, SpawnedChannel, Unavailable
 from gradlint.worker.protocol import Built, Failed, Limits, ModelJob, Probed, ProbeJob
@@ -84,7 +87,11 @@ class WorkerPool:
             scratch = Path(self._scratch.name) / str(self._sessions)
             scratch.mkdir()
             channel = self._channel(str(scratch), job)
-        return Session(channel, job, scratch)
+        return Session(channel, job, scratch, functools.partial(self._open_again, str(scratch)))
+
+    def _open_again(self, scratch: str, job: ModelJob) -> Channel | Failed:
+        with self._lock:
+            return self._channel(scratch, job)
 
     def _channel(self, scratch: str, job: ModelJob) -> Channel | Failed:
         """A channel to a new child; the server is started when it is not there, and once more when it died."""
@@ -115,12 +122,26 @@ class WorkerPool:
 
 
 class Session:
-    """One model in one child process."""
+    """One model in one child process; in a second one, on the CPU, where the model breaks the device.
 
-    def __init__(self, channel: Channel | Failed, job: ModelJob, scratch: Path) -> None:
-        self._channel = None if isinstance(channel, Failed) else channel
+    `open_again` gives the channel to a fresh child for a job.
+    """
+
+    def __init__(
+        self,
+        channel: Channel | Failed,
+        job: ModelJob,
+        scratch: Path,
+        open_again: Callable[[ModelJob], Channel | Failed],
+    ) -> None:
         self._scratch = scratch
-        self._limits = job.limits
+        self._open_again = open_again
+        self._left_device: str | None = None
+        self._begin(channel, job)
+
+    def _begin(self, channel: Channel | Failed, job: ModelJob) -> None:
+        self._job = job
+        self._channel = None if isinstance(channel, Failed) else channel
         self._dead: Failed | None = channel if isinstance(channel, Failed) else None
         if self._channel is not None:
             self._channel.send(wire.encode(job))
@@ -136,7 +157,10 @@ class Session:
     @functools.cached_property
     def built(self) -> Built | Failed:
         """The traced model, or why there is none. Waits for it, at most for the job's time limit."""
-        answer = self._receive(self._limits.seconds)
+        return self._receive_built()
+
+    def _receive_built(self) -> Built | Failed:
+        answer = self._receive(self._job.limits.seconds)
         if isinstance(answer, Failed):
             self._dead = self._dead or answer
             self._hang_up()
@@ -146,8 +170,26 @@ class Session:
         """Run experiments on the model. A child that dies over it fails this and later probes, nothing else."""
         if isinstance(self.built, Failed):
             return self.built
+        answer = self._probe(job)
+        if isinstance(answer, Failed) and answer.stage == "device":
+            answer = self._probe_on_cpu(job, answer.reason)
+        if isinstance(answer, Probed) and self._left_device is not None:
+            return replace(answer, measurements=answer.measurements.with_notes([self._left_device]))
+        return answer
+
+    def _probe_on_cpu(self, job: ProbeJob, reason: str) -> Probed | Failed:
+        self._hang_up()
+        self._left_device = f"{reason}, {ON_CPU_INSTEAD}"
+        on_cpu = replace(self._job, device="cpu")
+        self._begin(self._open_again(on_cpu), on_cpu)
+        built = self._receive_built()
+        return built if isinstance(built, Failed) else self._probe(job)
+
+    def _probe(self, job: ProbeJob) -> Probed | Failed:
         if self._dead is not None or self._channel is None:
             return self._dead or Failed("probe", "the session is closed")
+        if self._left_device is not None:
+            job = replace(job, device="cpu")
         self._channel.send(wire.encode(job))
         answer = self._receive(job.seconds + _PROBE_GRACE_SECONDS, stage="probe")
         return answer if isinstance(answer, (Probed, Failed)) else Failed("internal", "unexpected answer of the worker")

@@ -154,7 +154,7 @@ class Probed:
 
 @dataclass(frozen=True)
 class Failed:
-    """One line that says why, and the stage: slice, build, input, trace, probe, limit or internal.
+    """One line that says why, and the stage: slice, build, input, trace, probe, device, limit or internal.
 
     `traceback` is set for errors that are gradlint's own.
     """

@@ -12,7 +12,8 @@ from gradlint.probe import run as running  # noqa: E402
 from gradlint.probe.experiment import Experiment  # noqa: E402
 from gradlint.probe.live import trace_call  # noqa: E402
 from gradlint.probe.measure import measure  # noqa: E402
-from gradlint.worker.protocol import InputHint, ProbeJob  # noqa: E402
+from gradlint.worker.client import WorkerPool  # noqa: E402
+from gradlint.worker.protocol import InputHint, ModelJob, ProbeJob, Slice  # noqa: E402
 
 pytestmark = [
     pytest.mark.torch,
@@ -127,16 +128,24 @@ def test_a_pass_waits_for_the_device_a_few_times_only():
     assert copies < depth
 
 
-def test_a_model_that_breaks_the_device_is_measured_on_the_cpu():
-    class Beyond(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.table, self.fc = nn.Embedding(4, 8), nn.Linear(8, 3)
+def test_a_model_that_breaks_the_device_is_measured_on_the_cpu(tmp_path):
+    text = """
+import torch
+from torch import nn
 
-        def forward(self, x):
-            return self.fc(self.table((x[:, 0] * 0).long() + (9 if x.is_cuda else 1)))
+class Beyond(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table, self.fc = nn.Embedding(4, 8), nn.Linear(8, 3)
 
-    traced, model = built(Beyond, (16,))
-    baseline, _ = numbers(running.run(job(), traced, model))
-    assert baseline.device == "cpu"
+    def forward(self, x):
+        return self.fc(self.table((x[:, 0] * 0).long() + (9 if x.is_cuda else 1)))
+
+net = Beyond()
+"""
+    model = Slice(path=str(tmp_path / "a.py"), root=str(tmp_path), text=text, target="net")
+    with WorkerPool() as pool, pool.open(ModelJob(model, InputHint(sample=(16,)), device="cuda")) as session:
+        answer = session.probe(job())
+    baseline = answer.measurements.baseline
+    assert baseline.device == "cpu" and baseline.loss > 0
     assert any("cuda failed" in note and note.endswith("measured on the CPU") for note in baseline.notes)

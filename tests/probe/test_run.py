@@ -162,26 +162,25 @@ def test_a_model_that_cannot_be_built_is_an_error_for_each_experiment():
     assert seen.baseline is None and "built" in seen.of["baseline"].error
 
 
-def test_a_model_that_breaks_the_device_is_measured_on_the_cpu(monkeypatch):
+def test_a_broken_device_ends_the_run():
     from gradlint.graph.build import BuiltModel
     from gradlint.graph.trace import trace_model
-    from gradlint.probe import run as running
+    from gradlint.probe.run import LostDeviceError, run
     from gradlint.worker.protocol import InputHint, ProbeJob
 
-    built = BuiltModel(nn.Linear(4, 2).to("meta"), "net", rebuild=lambda seed: nn.Linear(4, 2))
+    class Breaking(nn.Linear):
+        def forward(self, x):
+            if len(x) == 7:
+                raise RuntimeError("CUDA error: device-side assert triggered\nCUDA kernel errors might be")
+            return super().forward(x)
+
+    built = BuiltModel(Breaking(4, 2).to("meta"), "net", rebuild=lambda seed: Breaking(4, 2))
     traced = trace_model(built, InputHint(sample=(4,)))
-    original = running.perform
-
-    def broken(experiment, subject, module, seed):
-        if module.weight.is_meta:
-            raise RuntimeError("CUDA error: device-side assert triggered\nCUDA kernel errors might be")
-        return original(experiment, subject, module, seed)
-
-    monkeypatch.setattr(running, "perform", broken)
     # "meta" stands for the device: its kernels do not run.
-    seen = running.run(ProbeJob((Experiment("baseline"),), device="meta"), traced, built).baseline
-    assert seen.device == "cpu" and seen.loss > 0
-    assert seen.notes[-1] == "meta failed (CUDA error: device-side assert triggered), measured on the CPU"
+    for autocast in (None, "float16"):
+        job = ProbeJob((Experiment("baseline"),), device="meta", batch_size=7, autocast=autocast)
+        with pytest.raises(LostDeviceError, match=r"^meta failed \(CUDA error: device-side assert triggered\)$"):
+            run(job, traced, built)
 
 
 def test_lstm_unrolls_and_remembers_with_a_forget_bias(probed):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from gradlint.probe.experiment import Experiment
 from gradlint.worker import wire
 from gradlint.worker.client import WorkerPool, find_torch
-from gradlint.worker.protocol import Built, Failed, Limits, ModelJob, Slice, SliceStep
+from gradlint.worker.protocol import Built, Failed, InputHint, Limits, ModelJob, Probed, ProbeJob, Slice, SliceStep
 
 needs_torch = pytest.mark.skipif(find_torch() is None, reason="needs torch")
 TEXT = "from torch import nn\nnet = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))\n"
@@ -91,3 +93,31 @@ def test_a_spawned_job_is_ended_at_its_memory_limit(tmp_path: Path) -> None:
         failed = session.built
     assert isinstance(failed, Failed)
     assert failed.stage == "limit" and "memory" in failed.reason
+
+
+BREAKING = """
+from torch import nn
+
+class Breaking(nn.Linear):
+    def forward(self, x):
+        if len(x) == 7 and x.is_meta:
+            raise RuntimeError("CUDA error: device-side assert triggered")
+        return super().forward(x)
+
+net = Breaking(4, 3)
+"""
+
+
+@pytest.mark.torch
+@needs_torch
+def test_a_model_that_breaks_the_device_is_measured_on_the_cpu_in_a_fresh_process(tmp_path: Path) -> None:
+    hinted = replace(job(tmp_path, BREAKING), hint=InputHint(sample=(4,)))
+    # "meta" stands for the device: its kernels do not run.
+    ask = ProbeJob((Experiment("baseline"),), seeds=1, device="meta", batch_size=7)
+    with WorkerPool() as pool, pool.open(hinted) as session:
+        seen = [session.probe(ask), session.probe(ask)]
+    for answer in seen:
+        assert isinstance(answer, Probed), answer
+        baseline = answer.measurements.baseline
+        assert baseline is not None and baseline.device == "cpu" and baseline.loss
+        assert baseline.notes[-1] == "meta failed (CUDA error: device-side assert triggered), measured on the CPU"
