@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import contextlib
 import importlib
 import importlib.abc
@@ -12,7 +13,7 @@ import os
 import re
 import sys
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import FrameType
@@ -54,6 +55,10 @@ class StubModule(types.ModuleType):
     """
 
     __path__: list[str] = []  # noqa: RUF012
+
+    def __init__(self, name: str, root: str = "") -> None:
+        super().__init__(name)
+        self.__dict__["gradlint_root"] = root
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") and name.endswith("__"):
@@ -152,10 +157,41 @@ class MissingPackages(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
         """See `importlib.abc.Loader`."""
-        return StubModule(spec.name)
+        _hide_from_libraries()
+        return StubModule(spec.name, self.root)
 
     def exec_module(self, module: types.ModuleType) -> None:
         """See `importlib.abc.Loader`."""
+
+
+_GUARD = "gradlint_guard"
+
+
+def _hide_from_libraries() -> None:
+    """Let library code that imports a stub find nothing, as it would have before a user's file imported it.
+
+    torch takes its number types from numpy wherever that is imported; from a stub it would get no types.
+    """
+    imported = builtins.__import__
+    if hasattr(imported, _GUARD):
+        return
+
+    def guarded(
+        name: str,
+        globals: Mapping[str, object] | None = None,  # noqa: A002
+        locals: Mapping[str, object] | None = None,  # noqa: A002
+        fromlist: Sequence[str] | None = (),
+        level: int = 0,
+    ) -> types.ModuleType:
+        stub = None if level else sys.modules.get(name.partition(".")[0])
+        if isinstance(stub, StubModule):
+            file = (sys._getframe(1).f_globals if globals is None else globals).get("__file__")
+            if isinstance(file, str) and not is_user_file(file, stub.__dict__["gradlint_root"]):
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return imported(name, globals, locals, fromlist, level)
+
+    setattr(guarded, _GUARD, True)
+    builtins.__import__ = guarded
 
 
 _SCANNED = 5000

@@ -258,3 +258,22 @@ def test_a_checkpoint_of_no_known_family_and_the_hub_are_refused_with_the_reason
         assert isinstance(failed, Failed)
         assert reason in failed.reason
         assert failed.location is not None and failed.location.line == 2
+
+
+def test_a_library_does_not_take_a_stub_for_the_package_that_is_missing(pool: WorkerPool, tmp_path: Path) -> None:
+    """torch takes its number types from numpy where that can be imported, at the first dropout without data too."""
+    library = "def scale():\n    try:\n        import absent\n    except ImportError:\n        return 8\n    return 9\n"
+    (tmp_path / "site-packages").mkdir()
+    (tmp_path / "site-packages" / "library.py").write_text(library)
+    text = (
+        "import sys\nfrom pathlib import Path\nimport absent\nimport numpy as np\n"
+        "sys.path.append(str(Path(__file__).parent / 'site-packages'))\nimport library\n"
+        + NET.replace("self.fc(x)", "self.drop(self.fc(x))").replace(
+            "self.fc = nn.Linear(4, 2)", "self.fc, self.drop = nn.Linear(library.scale(), absent.classes), nn.Dropout()"
+        )
+        + "net = Net()\n"
+    )
+    answer = build(pool, tmp_path, text)
+    assert isinstance(answer, Built), answer
+    assert next(p.shape for p in answer.graph.parameters if p.name == "fc.weight") == (10, 8)
+    assert answer.graph.traced_by == "recording"
