@@ -20,6 +20,7 @@ from types import FrameType
 from typing import Any
 
 from gradlint.graph.frames import is_user_file
+from gradlint.graph.stand_ins import member
 from gradlint.graph.stubs import Unknown, invented_size
 
 
@@ -66,8 +67,11 @@ class StubModule(types.ModuleType):
         for successor in _successors(self.__name__):
             if hasattr(successor, name):
                 return getattr(successor, name)
-        if name[:1].isupper():
-            made: Any = _stub_class(f"{self.__name__}.{name}", name)
+        made: Any = member(self.__name__, name)
+        if made is not ...:
+            pass
+        elif name[:1].isupper():
+            made = _stub_class(f"{self.__name__}.{name}", name)
         else:
             made = Unknown(f"{self.__name__}.{name}")
         setattr(self, name, made)
