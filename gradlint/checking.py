@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from gradlint.config import Config, ignored_in
 from gradlint.discover import relative_to
 from gradlint.finding import Finding
-from gradlint.modelling import Modelled, modelled
+from gradlint.modelling import Modelled, modelled, with_defaults
 from gradlint.realising import realise
 from gradlint.rule import Rule
 from gradlint.settling import Probing, settle
@@ -54,20 +55,45 @@ def checked(
     """
     findings = [f for rule in rules for f in rule.check_script(script)]
     models, skipped = modelled(source, project, script, probing, input_spec, stack)
-    return models, settled(findings, models, script, rules, probing), skipped
+    construct = partial(
+        with_defaults,
+        source=source,
+        project=project,
+        script=script,
+        probing=probing,
+        input_spec=input_spec,
+        stack=stack,
+    )
+    return models, settled(findings, models, script, rules, probing, construct), skipped
 
 
 def settled(
-    findings: Sequence[Finding], models: Sequence[Modelled], script: Script, rules: Sequence[Rule], probing: Probing
+    findings: Sequence[Finding],
+    models: list[Modelled],
+    script: Script,
+    rules: Sequence[Rule],
+    probing: Probing,
+    construct: Callable[[Modelled], Modelled | None] = lambda model: None,
 ) -> list[Finding]:
-    """Predict each model, and give the findings on it and those given with their verdicts."""
+    """Predict each model, and give the findings on it and those given with their verdicts.
+
+    A model that was only read takes what `construct` makes of it where there is something to measure.
+    """
     asked = list(findings)
-    for model in models:
-        model.profile = probing.predictions.of(model.graph, probing.config.batch_size)
-        for rule in rules:
-            asked += rule.check_graph(model.graph, model.profile, model.context)
+    for k, model in enumerate(models):
+        found = _said_of(model, rules, probing)
+        if any(f.needs_probe for f in found) and (built := construct(model)) is not None:
+            models[k] = built
+            found = _said_of(built, rules, probing)
+        asked += found
     found = settle(asked, rules, models, script, probing)
     return realise(asked, found, rules, models, script, probing) if probing.config.real else found
+
+
+def _said_of(model: Modelled, rules: Sequence[Rule], probing: Probing) -> list[Finding]:
+    """What the rules find in a model's graph and its prediction."""
+    model.profile = probing.predictions.of(model.graph, probing.config.batch_size)
+    return [f for rule in rules for f in rule.check_graph(model.graph, model.profile, model.context)]
 
 
 def wanted(findings: Iterable[Finding], home: Path, config: Config) -> Iterator[Finding]:

@@ -17,12 +17,12 @@ from gradlint.settling import Probing
 from gradlint.source.project import Project, SourceFile
 from gradlint.source.reader import read_models
 from gradlint.source.script import Script, Skipped
-from gradlint.source.slice import slice_models
+from gradlint.source.slice import slice_defaults, slice_models
 from gradlint.targets import Target, slice_target
 from gradlint.worker.client import Session
 from gradlint.worker.protocol import Built, Limits, ModelJob, Slice
 
-__all__ = ["Modelled", "model_key", "modelled", "modelled_target"]
+__all__ = ["Modelled", "model_key", "modelled", "modelled_target", "with_defaults"]
 
 
 @dataclass
@@ -104,6 +104,30 @@ def _built(
         failed[place.path, place.line] = f"the model could not be built: {answer.reason}"
         skipped.append(Skipped(at, f"`{name}` could not be built, read from source instead: {answer.reason}"))
     return built, failed, skipped
+
+
+def with_defaults(
+    model: Modelled,
+    source: SourceFile,
+    project: Project,
+    script: Script,
+    probing: Probing,
+    input_spec: str | None,
+    stack: ExitStack,
+) -> Modelled | None:
+    """A class whose construction was not seen, built with its constructor's defaults; None where that cannot be."""
+    name = model.graph.class_name
+    if probing.pool is None or not model.class_only or model.session is not None or name is None:
+        return None
+    part = slice_defaults(name, source, project, probing.config.script_args)
+    if part is None:
+        return None
+    session = _opened(part, script, probing, input_spec, stack)
+    answer = session.built
+    if not isinstance(answer, Built):
+        return None
+    graph = with_loss(replace(answer.graph, location=model.graph.location, name=model.graph.name), script)
+    return Modelled(graph, session, class_only=True, context=model.context)
 
 
 def modelled_target(

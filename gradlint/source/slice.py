@@ -77,6 +77,25 @@ def slice_expression(
     return replace(made, location=at)
 
 
+def slice_defaults(name: str, file: SourceFile, project: Project, script_args: Sequence[str] = ()) -> Slice | None:
+    """The slice of a module class with the defaults of its constructor; None where that needs to be given more."""
+    cls = Scopes(file).classes.get(name)
+    if cls is None or not _takes_nothing(cls):
+        return None
+    made = slice_expression(f"{name}()", project, file.path, script_args)
+    return made if isinstance(made, Slice) else None
+
+
+def _takes_nothing(cls: ast.ClassDef) -> bool:
+    """Whether the constructor that stands in the class has a default for each of its parameters."""
+    for statement in cls.body:
+        if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
+            given = statement.args
+            required = len(given.posonlyargs) + len(given.args) - len(given.defaults)
+            return required <= 1 and all(default is not None for default in given.kw_defaults)
+    return False
+
+
 def _slice(scopes: Scopes, project: Project, target: Target, script_args: Sequence[str]) -> Slice:
     plan = Plan(scopes, project, _aliases(target))
     needed = names_read(ast.parse(target.expression, mode="eval"))
