@@ -143,12 +143,14 @@ for _ in range(100):
 
     def judge(self, finding: Finding, seen: Measurements) -> Verdict:
         layers = seen.baseline.layers if seen.baseline else {}
-        shares = [layers[n].dead for n in finding.subject.layers if n in layers]
-        known = [share for share in shares if share is not None]
+        known = {n: share for n in finding.subject.layers if n in layers and (share := layers[n].dead) is not None}
         if not known:
             return unmeasured(seen, "no rectifier was seen behind it")
-        most = max(known)
+        deadest = max(known, key=lambda name: known[name])
+        most, dead = known[deadest], sum(share >= DEAD for share in known.values())
         told, evidence = f"{most:.0%} of the units are 0 for the whole batch", Evidence(numbers={"dead": most})
+        if len(known) > 1:
+            told = f"`{deadest}`: {told}; {dead} of {len(known)} layers are dead"
         if most < DEAD:
             return Verdict(Outcome.REFUTED, told, Severity.INFO, evidence)
         # A layer that nothing bypasses, and of which no unit is left, stops the whole gradient.

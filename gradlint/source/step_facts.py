@@ -14,14 +14,23 @@ from gradlint.source.step_order import exclusive
 from gradlint.source.walking import walk
 
 _REWARD = re.compile(
-    r"reward|advantage|^(?:b_|mb_)?(?:gae|returns|return_)(?:_b|_batch)?$|discounted|td_?(?:error|target|delta)|q_target|target_q|q_next|next_q"
+    r"reward|advantage|^(?:b_|mb_)?gae(?:_b|_batch)?$|discounted|td_?(?:error|target|delta)|q_target|target_q|q_next|next_q"
     r"|expected_q",
     re.IGNORECASE,
 )
 """Data that a loss is made of in reinforcement learning."""
 
+_PREFERENCE = re.compile(r"chosen|reject|prefer|winn|los(?:e|ing)", re.IGNORECASE)
+"""What a reward model says of two answers: outputs that are compared, none that anybody was given."""
+
 _ADVANTAGE = re.compile(r"^(?:b_|mb_)?advs?(?:_b|_batch)?$")
 """Advantages in short, as adversarial examples and the options for them are called too."""
+
+_RETURNS = re.compile(r"^(?:b_|mb_)?(?:returns|return_)(?:_b|_batch)?$")
+"""Sums of rewards, as what a share earned is called too."""
+
+_ACTS = re.compile(r"reward|advantage|log_?p(rob|i)|\bgae\b|policy|actor|critic|action|episode", re.IGNORECASE)
+"""What stands beside sums of rewards, and not beside prices."""
 
 _OPTION = re.compile(r"(^|\.)(opts?|options?|args?|cfg|config|conf|params|hparams|flags)\.\w+$", re.IGNORECASE)
 
@@ -91,7 +100,11 @@ def is_reinforcement(scope: Scope, source: Event) -> bool:
         queue = [value for b in bindings if (value := _bound_to(b)) is not None]
         if not queue:
             break
-    if any(_REWARD.search(w) for w in words) or (words & {"gamma", "discount"} and words & {"r", "R", "rew", "rews"}):
+    if any(_REWARD.search(w) and not _PREFERENCE.search(w) for w in words) or (
+        words & {"gamma", "discount"} and words & {"r", "R", "rew", "rews"}
+    ):
+        return True
+    if any(_RETURNS.search(w) for w in words) and any(_ACTS.search(w) for w in scope.words):
         return True
     short = any(_ADVANTAGE.search(w.rpartition(".")[2]) and not _OPTION.search(w) for w in seen)
     if short and any(_LEARNS_BY_REWARD.search(w) for w in scope.words):

@@ -9,8 +9,9 @@ import pytest
 from gradlint.config import Config
 from gradlint.engine import Engine
 from gradlint.finding import Finding, Outcome, Severity, Verdict
+from gradlint.location import Location
 from gradlint.probe.experiment import LayerMeasurement, Measurement, Measurements
-from gradlint.rules.relu_on_output import ReluOnOutput
+from gradlint.rules.relu_on_output import DeadSubject, ReluOnOutput
 
 SCRIPT = """
 import torch
@@ -113,3 +114,12 @@ def test_the_share_of_dead_units_decides(tmp_path):
     assert (verdict(1.0).outcome, verdict(1.0).severity) == (Outcome.CONFIRMED, Severity.ERROR)
     assert (verdict(0.6).outcome, verdict(0.6).severity) == (Outcome.CONFIRMED, None)
     assert [verdict(x).outcome for x in (0.1, None)] == [Outcome.REFUTED, Outcome.UNVERIFIED]
+
+
+def test_of_several_layers_the_dead_ones_are_counted():
+    rule = ReluOnOutput()
+    finding = rule.finding(Location("t.py", 1), "", subject=DeadSubject(("a", "b")))
+    layers = {"a": LayerMeasurement("a", dead=0.2), "b": LayerMeasurement("b", dead=0.9)}
+    verdict = rule.judge(finding, Measurements({"baseline": Measurement("baseline", layers=layers)}))
+    assert verdict.outcome is Outcome.CONFIRMED
+    assert verdict.reason == "`b`: 90% of the units are 0 for the whole batch; 1 of 2 layers are dead"

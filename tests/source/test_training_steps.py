@@ -246,6 +246,21 @@ def test_rewards_are_told_by_the_data_and_not_by_the_name_of_a_class(read, loss,
     assert step.reinforcement is expected
 
 
+@pytest.mark.parametrize(
+    ("before", "loss", "expected"),
+    [
+        ("", "-F.logsigmoid(rewards_chosen - rewards_rejected).mean()", False),
+        ("returns = prices[1:] / prices[:-1] - 1", "F.mse_loss(critic(s, a), returns)", False),
+        ("returns = values + 1\nprint(log_probs)", "F.mse_loss(critic(s, a), returns)", True),
+    ],
+)
+def test_preferences_and_what_shares_earn_are_no_rewards(read, before, loss, expected):
+    text = CRITIC + f"{before}\nloss = {loss}\nloss.backward()\nopt.step()\n"
+    text = text.replace("Critic", "Net").replace("critic", "net")
+    (step,) = read("train.py", {"train.py": text}).steps
+    assert step.reinforcement is expected
+
+
 @pytest.mark.parametrize(("loss", "expected"), [("disc(s).mean()", False), ("(log_prob * weight).mean()", True)])
 @pytest.mark.parametrize("rows", ["zip(states, advantages)", "batches(states, advantages)"])
 def test_an_item_of_a_row_is_not_made_of_the_data_beside_it(read, rows, loss, expected):
