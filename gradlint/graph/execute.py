@@ -277,7 +277,9 @@ class Execution:
         stars = ["*"] if isinstance(statement, ast.ImportFrom) and statement.names[0].name == "*" else []
         for name in (*names, *rebound, *bound_attributes(statement), *stars):
             self._fail(name, error, location)
-        for name in names:
+        # `text = ""` above the file that it is read from is no text.
+        begun = [n for n in rebound if isinstance(namespace[n], (str, list, dict, set)) and not namespace[n]]
+        for name in (*names, *begun):
             namespace[name] = Unknown(name)
             self._invent(name)
         self.ignored.append(error)

@@ -107,10 +107,13 @@ def _ranked(found: re.Match[str], item: InputSpec) -> list[tuple[int, ...]]:
 
 
 def _view(found: re.Match[str], item: InputSpec) -> list[tuple[int, ...]]:
-    """`x.view(-1, n)` failed: so many features a sample are wanted."""
-    wanted, got = int(found["want"]), int(found["got"])
+    """`x.view(-1, n)` or `x.view(-1, c, n)` failed: so many features a sample are wanted."""
+    sizes, got = [int(size) for size in found["want"].split(",")], int(found["got"])
     if item.dtype.startswith("int"):
         return []
+    if item.shape and sizes[0] == item.shape[0] and len(sizes) > 1:
+        sizes = sizes[1:]
+    wanted = math.prod(size for size in sizes if size > 0)
     own = got // max(item.shape[0], 1) if item.shape else 0
     return ([(item.shape[0], wanted)] if len(item.shape) == 2 else []) + (
         _resized(item.shape, wanted / own) if own else []
@@ -151,5 +154,5 @@ _CORRECTIONS: list[tuple[str, _Correct]] = [
         _matched,
     ),
     (r"index (?P<got>\d+) is beyond the (?P<want>\d+) rows", _shorter),
-    (r"shape '\[[-\d, ]*?(?P<want>\d+)\]' is invalid for input of size (?P<got>\d+)", _view),
+    (r"shape '\[(?P<want>[-\d, ]+)\]' is invalid for input of size (?P<got>\d+)", _view),
 ]

@@ -14,6 +14,8 @@ BATCH = 2
 """Samples in a traced batch: BatchNorm in training mode refuses one."""
 TOKENS = 32
 """Length of an invented sequence."""
+NODES = 32
+"""Nodes of an invented graph."""
 
 
 @dataclass

@@ -91,6 +91,8 @@ def signals(
     for _, leaf, kind, attributes in facts.leaves[:MAX_LEAVES]:
         yield from _of_leaf(leaf, kind, attributes, module)
     if not facts.leaves:
+        shape = next((p.shape for p in module.parameters() if p.dim() == 2), ())
+        yield from (spec(None, (BATCH, width)) for width in shape)
         yield from (spec(None, s) for s in ((BATCH, 3, 32, 32), (BATCH, 16), (BATCH, 16, 16)))
     if tables and not (looks_like_ids or first == "embedding"):
         yield from _ids(tables[0], module)

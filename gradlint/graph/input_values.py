@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradlint.graph.inputs import DTYPES, Argument, InputGroup, InputSpec, ModelInput
+from gradlint.graph.inputs import DTYPES, NEIGHBOURS, Argument, InputGroup, InputSpec, ModelInput
 
 
 def arguments(
@@ -67,6 +67,10 @@ def _tensor(spec: InputSpec, device: str | torch.device, generator: torch.Genera
     elif spec.law == "keypoints":
         places = torch.rand((*shape[:-1], 2), generator=generator) * (high or 1)
         made = torch.cat((places, torch.ones((*shape[:-1], 1))), -1).to(dtype)
+    elif spec.law == "adjacency":
+        others = torch.rand(shape, generator=generator).topk(min(NEIGHBOURS, shape[-1]), -1).indices
+        made = torch.eye(shape[-2], shape[-1]).scatter(-1, others, 1.0)
+        made = (made / made.sum(-1, keepdim=True)).to(dtype)
     elif dtype == torch.bool or spec.law == "ones":
         made = torch.ones(shape, dtype=dtype)
     elif not dtype.is_floating_point and not dtype.is_complex:

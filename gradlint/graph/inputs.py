@@ -27,8 +27,12 @@ DTYPES = {
 }
 """Names of types that a spec may hold, and what torch calls them."""
 
-LAW_DTYPES = {"boxes": "float32", "keypoints": "float32", "lengths": "int64"}
+LAW_DTYPES = {"boxes": "float32", "keypoints": "float32", "adjacency": "float32", "lengths": "int64"}
 """Laws that a tensor's type says nothing of, and the dtype that they have: written in its place."""
+
+
+NEIGHBOURS = 4
+"""Edges of a node of an invented graph."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +40,9 @@ class InputSpec:
     """One tensor that the model is called with.
 
     `shape` with the batch first, `name` set for a keyword argument, `high` the number of ids, `law` "normal",
-    "uniform01", "ids", "ones" (masks), "zeros", "lengths" (all `high`), "boxes" (rows x0, y0, x1, y1 in an image of
-    `high` pixels a side), "keypoints" (rows x, y, visible), or "value": no tensor but the plain `value`. `batch_axis`
-    is None where no axis holds samples.
+    "uniform01", "ids", "ones" (masks), "zeros", "lengths" (all `high`), "adjacency" (rows that take the mean of a node
+    and of `NEIGHBOURS` others), "boxes" (rows x0, y0, x1, y1 in an image of `high` pixels a side), "keypoints" (rows x,
+    y, visible), or "value": no tensor but the plain `value`. `batch_axis` is None where no axis holds samples.
     """
 
     shape: tuple[int, ...]

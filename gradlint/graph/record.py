@@ -65,6 +65,7 @@ class Recorder(OperationWalk):
         self.graph = fx.Graph()
         self.guess = guess
         self.guesses: list[str] = []
+        self.names_device = False
         self._attributes: dict[str, fx.Node] = {}
         self._constants = ConstantValues(self._is_made)
         self._count = 0

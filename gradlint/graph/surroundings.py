@@ -22,6 +22,7 @@ from gradlint.graph.laws import LawRecorder
 from gradlint.graph.missing_packages import MissingPackages
 from gradlint.graph.pretrained import LibraryPatches
 from gradlint.graph.project_modules import ProjectModules
+from gradlint.graph.stand_ins import Row
 from gradlint.graph.stubs import Checkpoint, Unknown, before_first
 from gradlint.location import Location
 from gradlint.worker.protocol import Slice
@@ -163,6 +164,9 @@ def _no_accelerator(patch: Patch) -> None:
         patch(torch.cuda, name, lambda *_, **__: None)
     patch(torch, "manual_seed", _seed_cpu)
     patch(torch.cuda, "device_count", lambda: 0)
+    patch(torch.cuda, "current_device", lambda: 0)
+    patch(torch.cuda, "get_device_name", lambda *_: "cpu")
+    patch(torch.cuda, "get_device_capability", lambda *_: (0, 0))
     patch(torch, "set_default_device", lambda *_: None)
     if torch.distributed.is_available():
         distributed = torch.distributed
@@ -213,6 +217,8 @@ def _data_that_is_not_there(patch: Patch, recorder: LawRecorder | None, root: st
     def filled(make: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(make)
         def made(data: Any = 0, *arguments: Any, **keywords: Any) -> Any:
+            if isinstance(data, Row):
+                return torch.tensor(data.tolist(), dtype=torch.float32)
             return torch.zeros(int(data)) if isinstance(data, Unknown) else make(data, *arguments, **keywords)
 
         return made

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from gradlint.graph.devices import OnModelDevice
 from gradlint.graph.frames import is_user_file, location_of
 from gradlint.graph.input_corrections import corrections
 from gradlint.graph.input_grammar import InputSpecError, parse_spec
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 MAX_REAL_PARAMETERS = 300_000_000
 """A model of more parameters is not run for real only to be traced: 1.2 GB in float32."""
 SEARCH_SECONDS = 20.0
+"""CPU seconds for the search: on a busy machine the same input is found as on an idle one."""
 REAL_ATTEMPTS = 3
 """Inputs that are tried on real tensors where none runs on meta."""
 _FOLLOWED = 4
@@ -55,12 +57,13 @@ class Traced:
     """A traced model.
 
     `graph` is the plain graph, `module` the module that was traced (on meta, or real), `spec` the inputs it ran on
-    (None for a symbolic trace).
+    (None for a symbolic trace). `names_device`: the forward names an accelerator.
     """
 
     graph: ModelGraph
     module: nn.Module
     spec: ModelInput | None
+    names_device: bool = False
 
     def inputs(
         self, batch_size: int | None = None, device: str | torch.device = "cpu", seed: int = 0
@@ -198,7 +201,7 @@ def _search(
     fixed: bool,
 ) -> _Run:
     """Record the first run that succeeds; a message that asks for other sizes is followed before the next guess."""
-    deadline = time.monotonic() + SEARCH_SECONDS
+    deadline = time.process_time() + SEARCH_SECONDS
     failures: list[tuple[Exception, Location | None]] = []
     tried: set[str] = set()
     first: list[ModelInput] = []
@@ -218,7 +221,7 @@ def _search(
             raise TraceError(str(outcome)) from outcome
         else:
             failures.append((outcome, _where(outcome, root)))
-        if time.monotonic() > deadline or len(tried) >= MAX_ATTEMPTS:
+        if time.process_time() > deadline or len(tried) >= MAX_ATTEMPTS:
             break
     for spec in first:
         # Some kernels have no meta form.
@@ -266,8 +269,9 @@ def _outcome(recorder: Recorder, spec: ModelInput, device: str) -> Exception | N
     """None where the model ran, else what went wrong."""
     args, kwargs = arguments(spec, device)
     try:
-        with _random_state():
+        with _random_state(), OnModelDevice(device) as here:
             recorder.run(args, kwargs)
+        recorder.names_device = here.replaced
     except (KeyboardInterrupt, MemoryError):
         raise
     except RecursionError as error:
@@ -329,7 +333,7 @@ def _lowered(run: _Run, origins: Origins) -> Traced:
         input=str(run.spec),
         batch_size=run.spec.batch_size,
     )
-    return Traced(graph, run.module, run.spec)
+    return Traced(graph, run.module, run.spec, run.recorder.names_device)
 
 
 def _drawn_inputs(nodes: tuple[Node, ...], spec: ModelInput) -> tuple[Node, ...]:
@@ -338,7 +342,7 @@ def _drawn_inputs(nodes: tuple[Node, ...], spec: ModelInput) -> tuple[Node, ...]
     inputs = [n for n in nodes if n.kind == "input"]
     if len(items) != len(inputs):
         return nodes
-    laws = {n.id: i.law for n, i in zip(inputs, items, strict=True) if i.law == "uniform01"}
+    laws = {n.id: i.law for n, i in zip(inputs, items, strict=True) if i.law in ("uniform01", "adjacency")}
     return tuple(replace(n, attributes={**n.attributes, "law": laws[n.id]}) if n.id in laws else n for n in nodes)
 
 

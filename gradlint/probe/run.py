@@ -6,6 +6,7 @@ import gc
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import fields, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from gradlint.graph.devices import OnModelDevice
 from gradlint.probe.experiment import ON_CPU_INSTEAD, OVERFLOW, Experiment, LayerMeasurement, Measurement, Measurements
 from gradlint.probe.experiments import ONCE, NotApplicableError, Seen, Subject, perform
 from gradlint.probe.initialization import UnknownLawError
@@ -108,11 +110,12 @@ def _run_on(device: torch.device, batch_size: int, job: ProbeJob, traced: Traced
         return module.to(device)
 
     general: list[str] = []
-    if subject.autocast is not None and not casts(subject, make(job.seed)):
-        general.append(f"{job.autocast} autocast does not run on {device.type}: measured in float32")
-        subject = replace(subject, autocast=None)
-    seeds = [job.seed + i for i in range(max(1, job.seeds))]
-    found = repeat(job.experiments, subject, make, seeds, job.seconds)
+    with OnModelDevice(device) if traced.names_device else nullcontext():
+        if subject.autocast is not None and not casts(subject, make(job.seed)):
+            general.append(f"{job.autocast} autocast does not run on {device.type}: measured in float32")
+            subject = replace(subject, autocast=None)
+        seeds = [job.seed + i for i in range(max(1, job.seeds))]
+        found = repeat(job.experiments, subject, make, seeds, job.seconds)
     label = f"synthetic, {batch_size} samples"
     general += loss.notes
     if built.pretrained:

@@ -277,3 +277,14 @@ def test_a_library_does_not_take_a_stub_for_the_package_that_is_missing(pool: Wo
     assert isinstance(answer, Built), answer
     assert next(p.shape for p in answer.graph.parameters if p.name == "fc.weight") == (10, 8)
     assert answer.graph.traced_by == "recording"
+
+
+def test_a_text_that_is_begun_empty_and_read_from_a_missing_file_is_not_empty(pool: WorkerPool, tmp_path: Path) -> None:
+    text = (
+        "text = ''\nwith open('data/missing.txt') as file:\n    text = file.read()\n"
+        "vocabulary = sorted(set(text))\n" + NET.replace("nn.Linear(4, 2)", "nn.Linear(4, len(vocabulary))")
+    )
+    answer = build(pool, tmp_path, text + "net = Net()\n")
+    assert isinstance(answer, Built), answer
+    assert next(p.shape for p in answer.graph.parameters if p.name == "fc.weight")[0] > 0
+    assert "text" in answer.graph.placeholders

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from gradlint.graph.inputs import NEIGHBOURS
 from gradlint.graph.model import WEIGHTED, ModelGraph, Node
 from gradlint.graph.signal.fan import dimensions, sizes
 from gradlint.graph.signal.moments import (
@@ -35,7 +36,10 @@ _GROWN_ADDEND = 0.02
 
 
 def source(site: Site) -> Signal:
-    """A batch of N(0, 1) inputs; uniform ones are common to a part: mean ½, E[x²] = ⅓."""
+    """A batch of N(0, 1) inputs; uniform ones are common to a part: mean ½, E[x²] = ⅓.
+
+    The rows of an adjacency hold 1/k in k places of n: mean 1/n, E[x²] = 1/(kn).
+    """
     law = site.attribute("law", "normal")
     flat = Signal(0.0, batch=float(site.batch_size), positions=1.0, features=NOMINAL_WIDTH)
     n, p, features = extent(site, flat) if is_sized(site.node) else (flat.batch, *_nominal(site))
@@ -43,6 +47,18 @@ def source(site: Site) -> Signal:
         return Signal(0.0, batch=n, positions=p * features if site.node.shape else p, features=1.0)
     if law == "uniform01":
         return Signal(math.log(1.0 / 3.0), math.sqrt(0.75), 0.25, 0.25, batch=n, positions=p, features=features)
+    if law == "adjacency":
+        degree = NEIGHBOURS + 1.0
+        share = degree / max(features, degree)
+        return Signal(
+            -math.log(degree * features),
+            math.sqrt(share),
+            1.0 - share,
+            1.0 - share,
+            batch=n,
+            positions=p,
+            features=features,
+        )
     return Signal(0.0, batch=n, positions=p, features=features)
 
 
