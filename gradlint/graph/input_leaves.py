@@ -142,7 +142,7 @@ def _of_sample(facts: Facts, sample: Sequence[int]) -> Iterator[InputSpec]:
 
 def _image_sizes(leaf: nn.Module, module: nn.Module) -> list[int]:
     for owner in (module, getattr(module, "config", None), getattr(module, "patch_embed", None)):
-        for key in ("image_size", "img_size", "input_size", "resolution"):
+        for key in ("image_size", "img_size", "input_size", "in_size", "resolution"):
             value = getattr(owner, key, None)
             if isinstance(value, (tuple, list)) and value:
                 value = value[-1]
@@ -155,7 +155,7 @@ def _image_sizes(leaf: nn.Module, module: nn.Module) -> list[int]:
     channels = getattr(leaf, "in_channels", 3)
     heads = [m.out_features for m in module.modules() if isinstance(m, nn.Linear)]
     if channels == 3 and heads and heads[-1] in _IMAGENET_CLASSES:
-        return [224, 299, 256, 64, 32]
+        return [224, 299, 256, 331, 64, 32]
     if channels == 1:
         return [28, 32, 64, 224]
     if max(kernel) >= 7 or max(stride) >= 2:

@@ -11,22 +11,28 @@ from torch import Tensor
 from gradlint.graph.model import InitLaw
 
 _NEGLIGIBLE_SHARE = 0.01
+"""Constants in fewer elements, such as the row of a padding token, change no law."""
+_MAX_PARTS = 4096
 WHOLE_SHARE = 0.999
 _SAME_STD = 0.05
+
+Parts = tuple[tuple[float, InitLaw], ...]
+"""Shares of a storage and the laws that their elements follow."""
 
 
 @dataclass
 class Written:
     """What is known of the numbers in one storage.
 
-    `sample` is None until arithmetic asks for it. `parts` are the shares written since the last write of all.
-    `keep` holds the storage alive, so that its address is not given to another.
+    `sample` is None until arithmetic asks for it. `parts` are the shares written since the last write of all, which
+    left the law `base`. `keep` holds the storage alive, so that its address is not given to another.
     """
 
     law: InitLaw
     keep: Any
     sample: Tensor | None = None
-    parts: tuple[tuple[float, InitLaw], ...] = ()
+    parts: Parts = ()
+    base: InitLaw | None = None
 
 
 def address(tensor: Tensor) -> int:
@@ -41,18 +47,28 @@ def share_of(tensor: Tensor, storage: Any) -> float:
 
 
 def merged(old: Written, share: float, law: InitLaw) -> Written:
-    """A storage after a part of it was written anew."""
-    if share < _NEGLIGIBLE_SHARE and law.distribution == "constant":
-        return old
-    parts = (*old.parts, (share, law)) if len(old.parts) < 4096 else old.parts
+    """A storage after a part of it was written anew; parts are taken not to overlap."""
+    parts = _with_part(old.parts, share, law)
+    base = old.base or old.law
     covered = sum(s for s, _ in parts)
+    if covered < _NEGLIGIBLE_SHARE and all(part.distribution == "constant" for _, part in parts):
+        return Written(old.law, old.keep, old.sample, parts, base)
     first = parts[0][1]
-    same = all(_alike(first, other) for _, other in parts)
-    if covered >= WHOLE_SHARE and same:
+    if covered >= WHOLE_SHARE and all(_alike(first, other) for _, other in parts):
         return Written(law, old.keep)
-    rest = () if covered >= 1 else ((1 - covered, replace(old.law, partial=False)),)
-    mixed = mixture((*parts, *rest))
-    return Written(replace(mixed, partial=True, location=law.location, origin=law.origin), old.keep, None, parts)
+    rest = () if covered >= 1 else ((1 - covered, replace(base, partial=False)),)
+    mixed = replace(mixture((*parts, *rest)), partial=True, location=law.location, origin=law.origin)
+    return Written(mixed, old.keep, None, parts, base)
+
+
+def _with_part(parts: Parts, share: float, law: InitLaw) -> Parts:
+    if parts and _same_constant(parts[-1][1], law):
+        return (*parts[:-1], (parts[-1][0] + share, law))
+    return (*parts, (share, law)) if len(parts) < _MAX_PARTS else parts
+
+
+def _same_constant(a: InitLaw, b: InitLaw) -> bool:
+    return a.distribution == b.distribution == "constant" and a.mean == b.mean
 
 
 def _alike(a: InitLaw, b: InitLaw) -> bool:
@@ -63,7 +79,7 @@ def _alike(a: InitLaw, b: InitLaw) -> bool:
     )
 
 
-def mixture(parts: tuple[tuple[float, InitLaw], ...]) -> InitLaw:
+def mixture(parts: Parts) -> InitLaw:
     """The law of a tensor of which each share follows its own law."""
     last = parts[-1][1] if parts else InitLaw("unknown")
     if all(_alike(parts[0][1], law) for _, law in parts):

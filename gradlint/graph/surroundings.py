@@ -24,6 +24,7 @@ from gradlint.graph.pretrained import LibraryPatches
 from gradlint.graph.project_modules import ProjectModules
 from gradlint.graph.stand_ins import Row
 from gradlint.graph.stubs import Checkpoint, Unknown, before_first
+from gradlint.graph.trace_custom import intercept
 from gradlint.location import Location
 from gradlint.worker.protocol import Slice
 
@@ -130,9 +131,11 @@ def surroundings(sliced: Slice, recorder: LawRecorder | None) -> Iterator[Around
     sys.meta_path[:0] = [libraries, own]
     sys.meta_path.append(missing)
     libraries.patch_loaded()
+    release = intercept()
     try:
         yield around
     finally:
+        release()
         before_first.clear()
         for owner, name, value in reversed(patches):
             setattr(owner, name, value)

@@ -21,7 +21,7 @@ from gradlint.graph.kinds import (
     role,
 )
 from gradlint.graph.naming import Namer, is_sharded
-from gradlint.graph.trace_custom import Faithful, plain_forward
+from gradlint.graph.trace_custom import Faithful, handlers, intercept, plain_forward
 from gradlint.location import Location
 
 VALUES = frozenset(["__bool__", "item", "tolist", "__int__", "__float__", "__index__", "numpy", "__complex__"])
@@ -114,19 +114,16 @@ class OperationWalk(TorchFunctionMode):
 
     def _patch(self) -> None:
         call = nn.Module.__call__
-        apply = torch.autograd.Function.__dict__["apply"]
         walk = self
 
         def called(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
             return walk._module_call(call, module, args, kwargs)
 
-        def applied(cls: type[torch.autograd.Function], *args: Any, **kwargs: Any) -> Any:
-            return walk._custom_function(apply.__get__(None, cls), cls, args, kwargs)
-
         nn.Module.__call__ = called
-        torch.autograd.Function.apply = classmethod(applied)
         self._restore.append(lambda: setattr(nn.Module, "__call__", call))
-        self._restore.append(lambda: setattr(torch.autograd.Function, "apply", apply))
+        self._restore.append(intercept())
+        handlers.append(self._custom_function)
+        self._restore.append(handlers.pop)
         backend = getattr(torch.backends, "mha", None)
         if backend is not None:
             # The fused encoder layer would hide its own operations.

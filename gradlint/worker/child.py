@@ -36,7 +36,9 @@ def _rehearse() -> None:
 
     from gradlint.graph.build import rehearse
     from gradlint.graph.trace import trace_module
+    from gradlint.graph.trace_custom import intercept
 
+    intercept()
     wire.tagged(Built(trace_module(rehearse(lambda: nn.Sequential(nn.Linear(2, 2), nn.ReLU()))).graph))
     for late in ("gradlint.probe.run", "numpy.random"):  # numpy loads its random numbers at their first use
         with contextlib.suppress(ImportError):

@@ -113,6 +113,15 @@ def test_a_partial_write_is_flagged_and_counts_by_its_share() -> None:
     assert found.std == pytest.approx(math.sqrt(0.5 / (3 * 256)), rel=1e-6)
 
 
+def test_many_small_writes_add_up() -> None:
+    rows = "for i in range(128):\n    net.weight.data[i, torch.randperm(256)[:64]] = 1.0\n"
+    found = law(WIDE + "net.weight.data[:] = 0\n" + rows)
+    assert found.mean == pytest.approx(0.25) and found.std == pytest.approx(math.sqrt(0.25 * 0.75))
+    halves = "net.weight.data[:32] = 1.0\nnet.weight.data[32:64] = 2.0\n"
+    found = law(WIDE + "net.weight.data.fill_(4.0)\n" + halves)
+    assert found.mean == pytest.approx(0.25 + 0.5 + 2.0)
+
+
 def test_the_padding_row_of_an_embedding_is_no_partial_write() -> None:
     found = law(HEAD + "net = nn.Embedding(1000, 16, padding_idx=0)\n")
     assert not found.partial

@@ -220,6 +220,54 @@ def test_a_custom_function_with_a_gradient_of_its_own_is_unknown(function, rest)
     assert [n.op for n in graph.of_kind("unknown")] == [function.__name__] * 2
 
 
+KEPT = """
+import torch
+from torch import nn
+
+class Swish(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * torch.sigmoid(x)
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        s = torch.sigmoid(x)
+        return g * (s + x * s * (1 - s))
+
+class Straight(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.sign()
+
+    @staticmethod
+    def backward(ctx, g):
+        return g
+
+swish = Swish.apply
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.sign = Straight.apply
+
+    def forward(self, x):
+        return self.b(self.sign(swish(self.a(x))))
+
+net = Net()
+"""
+
+
+def test_a_custom_function_is_seen_whose_apply_is_kept_by_another_name():
+    apply = torch.autograd.Function.apply
+    built = build(Slice(path="/project/train.py", root="/project", text=KEPT, target="net"))
+    assert torch.autograd.Function.apply == apply
+    graph = trace_model(built, InputHint(sample=(4,))).graph
+    assert [n.op for n in graph.nodes] == ["input", "linear", "silu", "Straight", "linear", "output"]
+
+
 def test_trying_a_custom_function_leaves_the_random_state():
     net = Applied(Swish)
     state = torch.get_rng_state()
