@@ -22,6 +22,7 @@ from gradlint.source.reader.values import (
     Function,
     Instance,
     Module,
+    NativeCall,
     Site,
     Tensor,
     Unknown,
@@ -45,10 +46,12 @@ class BuiltinObjects(BuiltinSequences):
             return External(name)
         return Unknown(f"`{name}` is not defined in the project")
 
+    def builtin_call(self, name: str) -> NativeCall:
+        """What a call of a built-in does."""
+        own: NativeCall | None = getattr(self, f"_builtin_{name}", None)
+        return own or (lambda args, kwargs, site: self._call_builtin(name, args, kwargs, site))
+
     def _call_builtin(self, name: str, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
-        method = getattr(self, f"_builtin_{name}", None)
-        if method is not None:
-            return method(args, kwargs, site)
         if name in PLAIN_CALLS:
             if name in ("int", "float", "abs", "round") and args and isinstance(args[0], Tensor):
                 return (

@@ -6,10 +6,12 @@ import ast
 from typing import Any
 
 from gradlint.source.reader.assumptions import Pick
+from gradlint.source.reader.by_type import ByType
 from gradlint.source.reader.layers import LAYERS
 from gradlint.source.reader.library import LIBRARY_PATHS
 from gradlint.source.reader.machine import MAX_DEPTH
 from gradlint.source.reader.members import Members
+from gradlint.source.reader.signatures import signature_of
 from gradlint.source.reader.values import (
     Bound,
     Choice,
@@ -19,6 +21,7 @@ from gradlint.source.reader.values import (
     Instance,
     Module,
     Native,
+    OutOfStepsError,
     ReadingStoppedError,
     Site,
     Unknown,
@@ -35,33 +38,42 @@ class Calls(Members):
 
     def call(self, callee: Any, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
         """Call a value."""
-        self.step()
-        match callee:
-            case Native():
-                return callee.call(args, kwargs, site)
-            case External():
-                return self.call_external(callee, args, kwargs, self.user_site(site) if self.operations else site)
-            case Module():
-                return self.call_module(callee, args, kwargs, site)
-            case Function():
-                return self.call_function(callee, args, kwargs, site, None)
-            case Bound():
-                return self.call_function(callee.function, args, kwargs, site, callee.receiver)
-            case UserClass():
-                return self.construct(callee, args, kwargs, site)
-            case Instance():
-                method = callee.cls.find("__call__") if callee.cls else None
-                if isinstance(method, Function):
-                    return self.call_function(method, args, kwargs, site, callee)
-            case Choice() if self.operations is None:
-                results = [self.call(v, args, kwargs, site) for v in callee.values if not isinstance(v, Unknown)]
-                return merge(results, "the result of alternatives") if results else Unknown("a call")
-            case Choice():
-                taken = self._taken(callee, site)
-                if taken is not None:
-                    return self.call(taken, args, kwargs, site)
-            case None:
-                return Unknown("None is called")
+        self.steps += 1
+        if self.steps > self.limit:
+            raise OutOfStepsError
+        return _CALLED[type(callee)](self, callee, args, kwargs, site)
+
+    def _call_native(self, callee: Native, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
+        return callee.call(args, kwargs, site)
+
+    def _call_outside(self, callee: External, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
+        """Call something outside the project."""
+        call = self.outside_calls[callee.name]
+        return call(args, kwargs, self.user_site(site) if self.operations is not None else site)
+
+    def _call_bound(self, callee: Bound, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
+        return self.call_function(callee.function, args, kwargs, site, callee.receiver)
+
+    def _call_instance(self, callee: Instance, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
+        method = callee.cls.find("__call__") if callee.cls else None
+        if isinstance(method, Function):
+            return self.call_function(method, args, kwargs, site, callee)
+        return self._call_unfollowed(callee, args, kwargs, site)
+
+    def _call_choice(self, callee: Choice, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
+        if self.operations is None:
+            results = [self.call(v, args, kwargs, site) for v in callee.values if not isinstance(v, Unknown)]
+            return merge(results, "the result of alternatives") if results else Unknown("a call")
+        taken = self._taken(callee, site)
+        if taken is not None:
+            return self.call(taken, args, kwargs, site)
+        return self._call_unfollowed(callee, args, kwargs, site)
+
+    def _call_none(self, callee: None, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
+        return Unknown("None is called")
+
+    def _call_unfollowed(self, callee: Any, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
+        """Call something that the source does not tell, or that is no function."""
         if self.operations is not None and contains_tensor([*args, *kwargs.values()]):
             reason = callee.reason if isinstance(callee, Unknown) else "it depends on a condition that is not known"
             note = f"`{site.text}` at line {site.location.line} is not followed: {reason}"
@@ -175,7 +187,7 @@ class Calls(Members):
         return made
 
     def call_function(
-        self, function: Function, args: list[Any], kwargs: dict[str, Any], site: Site, receiver: Any
+        self, function: Function, args: list[Any], kwargs: dict[str, Any], site: Site, receiver: Any = None
     ) -> Any:
         """Call a function of the project."""
         function.called = True
@@ -234,26 +246,42 @@ class Calls(Members):
         return Unknown(reason)
 
     def _bind(self, function: Function, args: list[Any], kwargs: dict[str, Any], frame: Frame) -> None:
-        spec = function.node.args
-        names = [a.arg for a in (*spec.posonlyargs, *spec.args)]
-        values = frame.names
+        signature = signature_of(function.node)
+        names, values = signature.positional, frame.names
+        values.update(zip(names, args, strict=False))
         first_default = len(names) - len(function.defaults)
-        for index, name in enumerate(names):
-            if index < len(args):
-                values[name] = args[index]
-            elif name in kwargs:
+        for index in range(len(args), len(names)):
+            name = names[index]
+            if name in kwargs:
                 values[name] = kwargs[name]
             elif index >= first_default:
                 values[name] = function.defaults[index - first_default]
             else:
                 values[name] = Unknown(f"the argument `{name}` of `{function.name}` is not known")
-        for argument, default in zip(spec.kwonlyargs, function.keyword_defaults, strict=True):
-            values[argument.arg] = kwargs.get(argument.arg, default)
-        if spec.vararg is not None:
-            values[spec.vararg.arg] = tuple(args[len(names) :])
-        if spec.kwarg is not None:
-            taken = {*names, *(a.arg for a in spec.kwonlyargs)}
-            values[spec.kwarg.arg] = {k: v for k, v in kwargs.items() if k not in taken}
+        for name, default in zip(signature.keyword_only, function.keyword_defaults, strict=True):
+            values[name] = kwargs.get(name, default)
+        if signature.rest is not None:
+            values[signature.rest] = tuple(args[len(names) :])
+        if signature.keywords is not None:
+            taken = {*names, *signature.keyword_only}
+            values[signature.keywords] = {k: v for k, v in kwargs.items() if k not in taken}
+
+
+_CALLED = ByType(
+    {
+        Native: Calls._call_native,
+        External: Calls._call_outside,
+        Module: Calls.call_module,
+        Function: Calls.call_function,
+        Bound: Calls._call_bound,
+        UserClass: Calls.construct,
+        Instance: Calls._call_instance,
+        Choice: Calls._call_choice,
+        type(None): Calls._call_none,
+    },
+    Calls._call_unfollowed,
+)
+"""What is done with a callee of each type."""
 
 
 def _name_of(value: Any) -> str:

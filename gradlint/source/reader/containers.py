@@ -90,7 +90,7 @@ class Containers(ModuleMembers):
                     return found if isinstance(found, list) else None
         return None
 
-    def _file_attribute(self, frame: Frame, name: str) -> Any:
+    def _file_attribute(self, frame: Frame, name: str, site: Site) -> Any:
         if name == "__dict__":
             return frame
         found = self.in_file(frame, name)
@@ -125,7 +125,7 @@ class Containers(ModuleMembers):
             case Module():
                 return self._module_item(value, key)
             case Frame() if isinstance(key, str):
-                return self._file_attribute(value, key)
+                return self._file_attribute(value, key, site)
             case Choice():
                 return merge([self.get_item(v, key, site) for v in value.values], "an element of alternatives")
             case Instance():
@@ -233,11 +233,11 @@ class Containers(ModuleMembers):
         self.delete_item(module, args[0])
         return found
 
-    def _python_attribute(self, value: Any, name: str) -> Any:
+    def _python_attribute(self, value: Any, name: str, site: Site) -> Any:
         if name in ("__len__", "__name__", "__class__") or name.startswith("__"):
             return Unknown(f"no attribute `{name}`")
         if isinstance(value, (list, dict, set)) and name in CONTAINER_METHODS and hasattr(value, name):
-            return Native(name, lambda args, kwargs, site: self._container_call(value, name, args, kwargs, site))
+            return Native(name, lambda args, kwargs, at: self._container_call(value, name, args, kwargs, at))
         if isinstance(value, (int, float)) and name in ("item", "detach", "cpu", "numpy"):
             return Native(name, lambda args, kwargs, site: value)
         if isinstance(value, list) and name in ("tolist", "astype", "flatten"):

@@ -21,6 +21,10 @@ MAX_LITERAL = 2_000
 """A literal with more elements is data."""
 
 
+_OF_THE_FRAME = frozenset(["super", "globals", "locals", "vars", "eval"])
+"""Built-ins whose result depends on the names around the call."""
+
+
 class Expressions(Comprehensions):
     """Evaluates expressions."""
 
@@ -29,13 +33,9 @@ class Expressions(Comprehensions):
         self.steps += 1
         if self.steps > self.limit:
             raise OutOfStepsError
-        kind = type(node)
-        method = self.methods.get(kind)
-        if method is None:
-            method = self.methods[kind] = getattr(self, f"_of_{kind.__name__.lower()}", self._not_followed)
-        return method(node, frame)
+        return self.methods[type(node)](node, frame)
 
-    def _not_followed(self, node: ast.expr, frame: Frame) -> Any:
+    def _of_other(self, node: ast.expr, frame: Frame) -> Any:
         return Unknown(f"`{type(node).__name__}` is not followed")
 
     def _of_constant(self, node: ast.Constant, frame: Frame) -> Any:
@@ -45,8 +45,8 @@ class Expressions(Comprehensions):
         value = None if frame.outward else frame.names.get(node.id)
         if value is None:
             value = self.lookup(node.id, frame)
-        if value is None and not self._bound_to_none(node.id, frame):
-            value = self.builtin(node.id)
+            if value is None and not self._bound_to_none(node.id, frame):
+                value = self.builtin(node.id)
         return value.settled if isinstance(value, Unknown) and value.settled is not None else value
 
     def _bound_to_none(self, name: str, frame: Frame) -> bool:
@@ -62,11 +62,13 @@ class Expressions(Comprehensions):
 
     def _of_call(self, node: ast.Call, frame: Frame) -> Any:
         site = site_of(frame.file, node)
-        if isinstance(node.func, ast.Name) and node.func.id == "super":
+        function = node.func
+        of_frame = function.id if isinstance(function, ast.Name) and function.id in _OF_THE_FRAME else None
+        if of_frame == "super":
             owner = self._owner(frame)
             if owner is not None:
                 return Super(self._receiver(frame), owner)
-        callee = self.evaluate(node.func, frame)
+        callee = self.evaluate(function, frame)
         args: list[Any] = []
         for argument in node.args:
             if isinstance(argument, ast.Starred):
@@ -82,10 +84,11 @@ class Expressions(Comprehensions):
                 kwargs[keyword.arg] = value
             elif isinstance(value, dict):
                 kwargs.update({k: v for k, v in value.items() if isinstance(k, str)})
-        if isinstance(callee, External) and callee.name in ("globals", "locals", "vars") and not args:
-            return frame.names
-        if isinstance(callee, External) and callee.name == "eval" and len(args) == 1:
-            return self.evaluate_text(args, frame, site)
+        if of_frame is not None and isinstance(callee, External):
+            if callee.name in ("globals", "locals", "vars") and not args:
+                return frame.names
+            if callee.name == "eval" and len(args) == 1:
+                return self.evaluate_text(args, frame, site)
         return self.call(callee, args, kwargs, site)
 
     def _owner(self, frame: Frame) -> UserClass | None:

@@ -21,7 +21,6 @@ from gradlint.source.reader.values import (
     Function,
     Jump,
     Module,
-    OutOfStepsError,
     Site,
     Unknown,
     absorbing,
@@ -96,6 +95,21 @@ def canonical(name: str) -> str:
     return name
 
 
+class _Methods(dict[type[ast.AST], Callable[[Any, Frame], Any]]):
+    """A machine's method for each kind of syntax node, `_of_KIND` or `_run_KIND`, looked up once a kind."""
+
+    def __init__(self, machine: Machine) -> None:
+        super().__init__()
+        self._machine = machine
+
+    def __missing__(self, kind: type[ast.AST]) -> Callable[[Any, Frame], Any]:
+        verb = "_run" if issubclass(kind, ast.stmt) else "_of"
+        other = getattr(self._machine, f"{verb}_other")
+        found: Callable[[Any, Frame], Any] = getattr(self._machine, f"{verb}_{kind.__name__.lower()}", other)
+        self[kind] = found
+        return found
+
+
 class Machine(ABC):
     """State shared by everything that evaluates: budgets, files, the modules made so far, the graph if any."""
 
@@ -104,7 +118,7 @@ class Machine(ABC):
         self.home = ""
         self.frames: dict[str, Frame] = {}
         self.operations: Operations | None = None
-        self.methods: dict[type, Callable[[Any, Frame], Any]] = {}
+        self.methods = _Methods(self)
         self.modules: list[Module] = []
         self.steps = 0
         self.limit = MAX_STEPS
@@ -156,7 +170,7 @@ class Machine(ABC):
 
     @abstractmethod
     def call_function(
-        self, function: Function, args: list[Any], kwargs: dict[str, Any], site: Site, receiver: Any
+        self, function: Function, args: list[Any], kwargs: dict[str, Any], site: Site, receiver: Any = None
     ) -> Any:
         """Call a function of the project."""
 
@@ -183,12 +197,6 @@ class Machine(ABC):
         if conditions > 0:
             return absorbing(value, *(self.conditions[-1] if conditions == 1 and self.conditions else ()))
         return repeated(value) if loops > 0 else value
-
-    def step(self) -> None:
-        """Count one evaluated syntax node."""
-        self.steps += 1
-        if self.steps > self.limit:
-            raise OutOfStepsError
 
     # -- files ---------------------------------------------------------------------------------------------------
 

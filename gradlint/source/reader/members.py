@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+from gradlint.source.reader.by_type import ByType
 from gradlint.source.reader.containers import Containers
 from gradlint.source.reader.external_names import CONSTANTS
 from gradlint.source.reader.layers import CONTAINERS, LAYERS
@@ -52,12 +53,15 @@ INSTALLED = frozenset(["torch", "numpy", "math", "os", "sys"])
 
 
 @lru_cache(MAX_NAMES)
-def _outside(owner: str, name: str) -> Any:
-    """`owner.name` of something outside the project: a number, the name itself, or what it is called in full."""
+def _outside(owner: str, name: str) -> tuple[Any, bool]:
+    """`owner.name` of something outside the project: a number, the name itself, or what it is called in full.
+
+    With it, whether no file of the project can mean something else by that name.
+    """
     if name in ("__name__", "__qualname__"):
-        return owner.rpartition(".")[2]
+        return owner.rpartition(".")[2], True
     dotted = canonical(f"{owner}.{name}")
-    return CONSTANTS.get(dotted, External(dotted))
+    return CONSTANTS.get(dotted, External(dotted)), dotted in CONSTANTS or owner.partition(".")[0] in INSTALLED
 
 
 class Members(Containers):
@@ -65,51 +69,38 @@ class Members(Containers):
 
     def attribute(self, value: Any, name: str, site: Site) -> Any:
         """value.NAME."""
-        match value:
-            case Module():
-                return self.module_attribute(value, name, site)
-            case Tensor() | Pieces():
-                return self._tensor_attribute(value if isinstance(value, Tensor) else value.tensor, name, site)
-            case Array():
-                self.trained |= name == "backward"
-                return self.array_method(value, name, site)
-            case External():
-                return self._external_attribute(value, name, site)
-            case Frame():
-                return self._file_attribute(value, name)
-            case Instance():
-                found = self._instance_attribute(value, name, site)
-                return found.settled if isinstance(found, Unknown) and found.settled is not None else found
-            case UserClass():
-                return self._class_attribute(value, name)
-            case Super():
-                return self._super_attribute(value, name, site)
-            case Choice():
-                return merge([self.attribute(v, name, site) for v in value.values], f"`{name}` of alternatives")
-            case Unknown():
-                if name == "backward":
-                    self.trained = True
-                return self._unknown_attribute(value, name)
-            case Function() | Bound():
-                function = value.function if isinstance(value, Bound) else value
-                return function.name if name in ("__name__", "__qualname__") else Unknown(f"no attribute `{name}`")
-            case Native() if name == "apply":
-                return value
-        return self._python_attribute(value, name)
+        return _READ[type(value)](self, value, name, site)
 
-    def _unknown_attribute(self, value: Unknown, name: str) -> Any:
+    def _array_attribute(self, value: Array, name: str, site: Site) -> Any:
+        if name == "backward":
+            self.trained = True
+        return self.array_method(value, name, site)
+
+    def _choice_attribute(self, value: Choice, name: str, site: Site) -> Any:
+        return merge([self.attribute(v, name, site) for v in value.values], f"`{name}` of alternatives")
+
+    def _function_attribute(self, value: Function | Bound, name: str, site: Site) -> Any:
+        function = value.function if isinstance(value, Bound) else value
+        return function.name if name in ("__name__", "__qualname__") else Unknown(f"no attribute `{name}`")
+
+    def _native_attribute(self, value: Native, name: str, site: Site) -> Any:
+        return value if name == "apply" else self._python_attribute(value, name, site)
+
+    def _unknown_attribute(self, value: Unknown, name: str, site: Site) -> Any:
+        if name == "backward":
+            self.trained = True
         if value.prefix is not None and name in ("lower", "upper", "strip"):
             return Native(name, lambda args, kwargs, site: Unknown(value.reason))
         return Unknown(value.reason, tensor=value.tensor)
 
     def _external_attribute(self, value: External, name: str, site: Site) -> Any:
-        found = _outside(value.name, name)
-        if not isinstance(found, External) or value.name.partition(".")[0] in INSTALLED:
+        found, settled = _outside(value.name, name)
+        if settled:
             return found
         file = self.project.module(found.name, site.file)
         return self.file_frame(file) if file is not None else self.outside(found.name)
 
-    def _class_attribute(self, cls: UserClass, name: str) -> Any:
+    def _class_attribute(self, cls: UserClass, name: str, site: Site) -> Any:
         if name in ("__name__", "__qualname__"):
             return cls.name
         member = cls.find(name)
@@ -130,6 +121,10 @@ class Members(Containers):
         return module
 
     def _instance_attribute(self, value: Instance, name: str, site: Site) -> Any:
+        found = self._instance_member(value, name, site)
+        return found.settled if isinstance(found, Unknown) and found.settled is not None else found
+
+    def _instance_member(self, value: Instance, name: str, site: Site) -> Any:
         if name in value.attributes:
             return value.attributes[name]
         if "*arguments*" in value.attributes:
@@ -147,7 +142,7 @@ class Members(Containers):
         if isinstance(getter, Function):
             return self.call_function(getter, [name], {}, site, value)
         if value.cls is None and name in ("get", "items", "keys", "values", "update", "pop"):
-            return self._python_attribute(value.attributes, name)
+            return self._python_attribute(value.attributes, name, site)
         foreign = value.open or (
             value.cls is not None and any(isinstance(b, (External, Unknown)) for b in value.cls.ancestors)
         )
@@ -197,6 +192,9 @@ class Members(Containers):
         return (
             self.call_torch_module(module, args, kwargs, site) if self.operations is not None else Unknown("an output")
         )
+
+    def _pieces_attribute(self, pieces: Pieces, name: str, site: Site) -> Any:
+        return self._tensor_attribute(pieces.tensor, name, site)
 
     def _tensor_attribute(self, tensor: Tensor, name: str, site: Site) -> Any:
         match name:
@@ -300,3 +298,25 @@ class Members(Containers):
                 return
             owner.parameters.pop(name)
         self.write(owner.attributes, name, value)
+
+
+_READ = ByType(
+    {
+        Module: Members.module_attribute,
+        Tensor: Members._tensor_attribute,
+        Pieces: Members._pieces_attribute,
+        Array: Members._array_attribute,
+        External: Members._external_attribute,
+        Frame: Members._file_attribute,
+        Instance: Members._instance_attribute,
+        UserClass: Members._class_attribute,
+        Super: Members._super_attribute,
+        Choice: Members._choice_attribute,
+        Unknown: Members._unknown_attribute,
+        Function: Members._function_attribute,
+        Bound: Members._function_attribute,
+        Native: Members._native_attribute,
+    },
+    Members._python_attribute,
+)
+"""How an attribute of each type of value is read."""

@@ -62,15 +62,21 @@ MAX_SEQUENCE = 100_000
 MAX_EXPONENT = 4_096
 
 
+_NUMBERS = frozenset([int, float])
+_SEQUENCES = (str, bytes, list, tuple)
+_CONCRETE = (int, float, complex, *_SEQUENCES, set, frozenset, dict)
+_GROWING = (operator.pow, operator.lshift)
+
+
 class Operators(Calls):
     """Arithmetic, comparison and truth."""
 
     def binary(self, op: ast.operator, left: Any, right: Any, site: Site) -> Any:
         """left OP right."""
         name, function = BINARY[type(op)]
-        if self.operations is not None and any(
-            isinstance(v, (Tensor, Pieces)) or self.is_weight(v) for v in (left, right)
-        ):
+        if type(left) in _NUMBERS and type(right) in _NUMBERS:
+            return _calculated(function, left, right)
+        if self.operations is not None and (self._is_in_graph(left) or self._is_in_graph(right)):
             if name == "matmul":
                 return self.operations.function("matmul", [left, right], {}, site)
             return self.operations.arithmetic(name, left, right, site)
@@ -85,6 +91,10 @@ class Operators(Calls):
         if name == "bitwise_or" and isinstance(left, dict) and isinstance(right, dict):
             return {**left, **right}
         return self.concrete(function, left, right)
+
+    def _is_in_graph(self, value: Any) -> bool:
+        """Whether an operation on a value is a node of the graph that is being read."""
+        return isinstance(value, (Tensor, Pieces)) or self.is_weight(value)
 
     def _joined(self, left: Module, right: Any, site: Site) -> Any:
         """A container of layers and what is added to it, as a new container."""
@@ -112,23 +122,17 @@ class Operators(Calls):
             )
         if isinstance(left, Choice) or isinstance(right, Choice):
             return Unknown("arithmetic with alternatives")
-        sequences = (str, bytes, list, tuple)
         try:
             if isinstance(left, WholeNumbers) or isinstance(right, WholeNumbers):
                 return combined(function, left, right) or Unknown("arithmetic on arrays", numeric=True)
             if function is operator.mul:
                 for a, b in ((left, right), (right, left)):
-                    if isinstance(a, sequences) and (not isinstance(b, int) or b * len(a) > MAX_SEQUENCE):
+                    if isinstance(a, _SEQUENCES) and (not isinstance(b, int) or b * len(a) > MAX_SEQUENCE):
                         return Unknown("a huge sequence")
-            integers = isinstance(left, int) and isinstance(right, int) and function in (operator.pow, operator.lshift)
-            if integers and (right > MAX_EXPONENT or left.bit_length() > MAX_EXPONENT):
-                return Unknown("a huge number", numeric=True)
-            if isinstance(left, (int, float, complex, *sequences, set, frozenset, dict)) and isinstance(
-                right, (int, float, complex, *sequences, set, frozenset, dict)
-            ):
-                return function(left, right)
         except (TypeError, ValueError, ArithmeticError, MemoryError):
             return Unknown("arithmetic that fails")
+        if isinstance(left, _CONCRETE) and isinstance(right, _CONCRETE):
+            return _calculated(function, left, right)
         return Unknown("arithmetic on objects")
 
     def _of_binop(self, node: ast.BinOp, frame: Frame) -> Any:
@@ -178,14 +182,12 @@ class Operators(Calls):
         tensors = False
         for op, comparator in zip(node.ops, node.comparators, strict=True):
             right = self.evaluate(comparator, frame)
-            tensors |= not isinstance(op, (ast.Is, ast.IsNot, ast.In, ast.NotIn)) and (
-                _elementwise(left) or _elementwise(right)
-            )
             one = self.compare(op, left, right)
             if one is False:
                 return False
             if one is None:
                 result = None
+                tensors |= type(op) in COMPARE and (_elementwise(left) or _elementwise(right))
             left = right
         return Unknown("a comparison with a value that is not known", tensor=tensors) if result is None else True
 
@@ -193,14 +195,8 @@ class Operators(Calls):
         """left OP right, None when it is not known."""
         match op:
             case ast.Is() | ast.IsNot():
-                if None in (left, right) and any(
-                    isinstance(v, Unknown) and (v.tensor or v.numeric) for v in (left, right)
-                ):
-                    return isinstance(op, ast.IsNot)
-                if isinstance(left, (Unknown, Choice)) or isinstance(right, (Unknown, Choice)):
-                    return None
-                alike = left is right or (isinstance(left, External) and left == right)
-                return alike if isinstance(op, ast.Is) else not alike
+                alike = _identical(left, right)
+                return alike if alike is None or isinstance(op, ast.Is) else not alike
             case ast.In() | ast.NotIn():
                 found = self._contains(left, right)
                 return found if found is None or isinstance(op, ast.In) else not found
@@ -265,6 +261,26 @@ class Operators(Calls):
             reason = f"which value is taken depends on `{site.text}`, which is not known"
             raise ReadingStoppedError(site, reason, node.test)
         return merge(values, "depends on a condition that is not known")
+
+
+def _calculated(function: Any, left: Any, right: Any) -> Any:
+    """A Python operator on two values of Python's own, but for powers and shifts that would be huge."""
+    try:
+        grows = function in _GROWING and isinstance(left, int) and isinstance(right, int)
+        if grows and (right > MAX_EXPONENT or left.bit_length() > MAX_EXPONENT):
+            return Unknown("a huge number", numeric=True)
+        return function(left, right)
+    except (TypeError, ValueError, ArithmeticError, MemoryError):
+        return Unknown("arithmetic that fails")
+
+
+def _identical(left: Any, right: Any) -> bool | None:
+    """Whether two values are one object, None when it is not known."""
+    for one, other in ((left, right), (right, left)):
+        if isinstance(one, (Unknown, Choice)):
+            known = other is None and isinstance(one, Unknown) and (one.tensor or one.numeric)
+            return False if known else None
+    return left is right or (isinstance(left, External) and left == right)
 
 
 def _elementwise(value: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from typing import Any
 
+from gradlint.source.reader.by_type import ByType
 from gradlint.source.reader.definitions import Definitions
 from gradlint.source.reader.values import (
     Array,
@@ -32,16 +33,12 @@ class Statements(Definitions):
             self.steps += 1
             if self.steps > self.limit:
                 raise OutOfStepsError
-            kind = type(statement)
-            method = self.methods.get(kind)
-            if method is None:
-                method = self.methods[kind] = getattr(self, f"_run_{kind.__name__.lower()}", self._passed_over)
-            jump: Jump | None = method(statement, frame)
+            jump: Jump | None = self.methods[type(statement)](statement, frame)
             if jump is not None:
                 return jump
         return None
 
-    def _passed_over(self, node: ast.stmt, frame: Frame) -> None:
+    def _run_other(self, node: ast.stmt, frame: Frame) -> None:
         """A statement that says nothing of models."""
 
     def _run_expr(self, node: ast.Expr, frame: Frame) -> None:
@@ -80,23 +77,33 @@ class Statements(Definitions):
 
     def assign(self, target: ast.expr, value: Any, frame: Frame) -> None:
         """Bind a target."""
-        match target:
-            case ast.Name(id=name):
-                frame.outward.get(name, frame).names[name] = value
-                if isinstance(value, (Module, Choice)) and self.building == 0:
-                    for one in value.values if isinstance(value, Choice) else (value,):
-                        if isinstance(one, Module) and not one.variable:
-                            one.variable = name
-            case ast.Attribute(value=owner, attr=name):
-                self.set_attribute(self.evaluate(owner, frame), name, value, site_of(frame.file, target))
-            case ast.Subscript(value=owner, slice=key):
-                held = self.evaluate(owner, frame)
-                self.set_item(held, self.evaluate(key, frame), value, site_of(frame.file, target))
-            case ast.Starred(value=inner):
-                self.assign(inner, value, frame)
-            case ast.Tuple(elts=targets) | ast.List(elts=targets):
-                for one, part in zip(targets, self.unpack(value, targets, site_of(frame.file, target)), strict=True):
-                    self.assign(one, part, frame)
+        _ASSIGNED[type(target)](self, target, value, frame)
+
+    def _assign_name(self, target: ast.Name, value: Any, frame: Frame) -> None:
+        name = target.id
+        frame.outward.get(name, frame).names[name] = value
+        if self.building == 0 and isinstance(value, (Module, Choice)):
+            for one in value.values if isinstance(value, Choice) else (value,):
+                if isinstance(one, Module) and not one.variable:
+                    one.variable = name
+
+    def _assign_attribute(self, target: ast.Attribute, value: Any, frame: Frame) -> None:
+        self.set_attribute(self.evaluate(target.value, frame), target.attr, value, site_of(frame.file, target))
+
+    def _assign_item(self, target: ast.Subscript, value: Any, frame: Frame) -> None:
+        held = self.evaluate(target.value, frame)
+        self.set_item(held, self.evaluate(target.slice, frame), value, site_of(frame.file, target))
+
+    def _assign_starred(self, target: ast.Starred, value: Any, frame: Frame) -> None:
+        self.assign(target.value, value, frame)
+
+    def _assign_each(self, target: ast.Tuple | ast.List, value: Any, frame: Frame) -> None:
+        parts = self.unpack(value, target.elts, site_of(frame.file, target))
+        for one, part in zip(target.elts, parts, strict=True):
+            self.assign(one, part, frame)
+
+    def _assign_nothing(self, target: ast.expr, value: Any, frame: Frame) -> None:
+        """A target that only broken code has."""
 
     def unpack(self, value: Any, targets: list[ast.expr], site: Site) -> list[Any]:
         """One part of `value` for each target."""
@@ -150,3 +157,17 @@ class Statements(Definitions):
                 owner = self.evaluate(target.value, frame)
                 key = self.evaluate(target.slice, frame)
                 self.delete_item(owner, key)
+
+
+_ASSIGNED = ByType(
+    {
+        ast.Name: Statements._assign_name,
+        ast.Attribute: Statements._assign_attribute,
+        ast.Subscript: Statements._assign_item,
+        ast.Starred: Statements._assign_starred,
+        ast.Tuple: Statements._assign_each,
+        ast.List: Statements._assign_each,
+    },
+    Statements._assign_nothing,
+)
+"""How a target of each kind is bound."""

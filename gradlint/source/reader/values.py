@@ -53,11 +53,14 @@ class Site:
 
 def site_of(file: SourceFile, node: Any) -> Site:
     """The site of a node of the file's tree: one for each node, kept with it, for loops and calls come back often."""
-    try:
-        found: Site = node.gradlint_site
-    except AttributeError:
+    found: Site | None = getattr(node, "gradlint_site", None)
+    if found is None:
         found = node.gradlint_site = Site(file, node)
     return found
+
+
+NativeCall = Callable[[list[Any], dict[str, Any], Site], Any]
+"""What a call does that the reader itself implements, given the arguments and the place of the call."""
 
 
 class ReadingStoppedError(Exception):
@@ -216,7 +219,7 @@ class Native:
     """A callable that the reader itself implements: `call(args, kwargs, site)`."""
 
     name: str
-    call: Callable[[list[Any], dict[str, Any], Site], Any]
+    call: NativeCall
 
 
 @dataclass(eq=False, slots=True)
