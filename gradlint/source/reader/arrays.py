@@ -244,18 +244,16 @@ class Arrays(Machine):
         if isinstance(other, Array) and other.law.distribution == "constant" and other.shape == ():
             other = other.law.mean
         number = laws.number(other)
-        law = laws.changed(array.law, site.location)
-        if number is not None:
-            if op == "mul":
-                law = laws.scaled(array.law, number)
-            elif op == "div" and not swapped and number:
-                law = laws.scaled(array.law, 1 / number)
-            elif op == "add":
-                law = laws.shifted(array.law, number)
-            elif op == "sub":
-                law = (
-                    laws.shifted(laws.scaled(array.law, -1.0), number) if swapped else laws.shifted(array.law, -number)
-                )
+        if number is not None and op == "mul":
+            law = laws.scaled(array.law, number)
+        elif number and op == "div" and not swapped:
+            law = laws.scaled(array.law, 1 / number)
+        elif number is not None and op == "add":
+            law = laws.shifted(array.law, number)
+        elif number is not None and op == "sub":
+            law = laws.shifted(laws.scaled(array.law, -1.0), number) if swapped else laws.shifted(array.law, -number)
+        else:
+            law = laws.changed(array.law, site.location)
         return self.new_array(shape, replace(law, location=site.location), site)
 
     def freeze(self, array: Array, flag: Any, site: Site) -> None:

@@ -6,6 +6,7 @@ import ast
 import builtins
 import copy
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from gradlint.source.reader.builtin_sequences import BuiltinSequences
@@ -14,6 +15,7 @@ from gradlint.source.reader.external_names import (
     PLAIN_CALLS,
     TYPES,
 )
+from gradlint.source.reader.machine import MAX_NAMES
 from gradlint.source.reader.values import (
     Array,
     Choice,
@@ -37,14 +39,18 @@ MAX_TEXT = 500
 """Characters of the longest expression that `eval` is followed into."""
 
 
+@lru_cache(MAX_NAMES)
+def _builtin(name: str) -> External | None:
+    known = name in PLAIN_CALLS or name in TYPES or hasattr(builtins, name)
+    return External(name) if known else None
+
+
 class BuiltinObjects(BuiltinSequences):
     """Built-ins that look into, change and copy objects, and the way to every built-in by its name."""
 
     def builtin(self, name: str) -> Any:
         """A Python built-in, or Unknown for a name that nothing binds."""
-        if name in PLAIN_CALLS or name in TYPES or hasattr(builtins, name):
-            return External(name)
-        return Unknown(f"`{name}` is not defined in the project")
+        return _builtin(name) or Unknown(f"`{name}` is not defined in the project")
 
     def builtin_call(self, name: str) -> NativeCall:
         """What a call of a built-in does."""

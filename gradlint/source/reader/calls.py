@@ -203,7 +203,7 @@ class Calls(Members):
         self._bind(function, args, kwargs, frame)
         if frame.receiver is None and function.owner is not None and args:
             frame.receiver = args[0]
-        outside = site.file.path not in LIBRARY_PATHS and frame.file.path in LIBRARY_PATHS
+        outside = frame.file.path in LIBRARY_PATHS and site.file.path not in LIBRARY_PATHS
         kept_site, kept = self.outer_site, (self.uncertain, self.rounds)
         if outside:
             self.outer_site = site

@@ -102,7 +102,7 @@ class Loops(Branches):
 
     def _close(self, body: list[ast.stmt], frame: Frame, site: Site, before: dict[str, tuple[Tensor, int]]) -> None:
         """Put a loop node behind what a loop of unknown length changes in the graph."""
-        if self.operations is None:
+        if self.operations is None or not before:
             return
         carried = _read_names(body)
         for name, (_, node) in sorted(before.items()):

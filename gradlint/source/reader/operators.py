@@ -63,9 +63,17 @@ MAX_EXPONENT = 4_096
 
 
 _NUMBERS = frozenset([int, float])
+
 _SEQUENCES = (str, bytes, list, tuple)
+
 _CONCRETE = (int, float, complex, *_SEQUENCES, set, frozenset, dict)
+"""Types whose values Python's operators compute with."""
+
+_CONDITIONS = (int, float, str, bytes, list, tuple, dict, set, range)
+"""Types whose values are true or false as Python says."""
+
 _GROWING = (operator.pow, operator.lshift)
+"""Operators by which two short integers make a huge one."""
 
 
 class Operators(Calls):
@@ -193,16 +201,13 @@ class Operators(Calls):
 
     def compare(self, op: ast.cmpop, left: Any, right: Any) -> bool | None:
         """left OP right, None when it is not known."""
-        match op:
-            case ast.Is() | ast.IsNot():
-                alike = _identical(left, right)
-                return alike if alike is None or isinstance(op, ast.Is) else not alike
-            case ast.In() | ast.NotIn():
-                found = self._contains(left, right)
-                return found if found is None or isinstance(op, ast.In) else not found
+        function = COMPARE.get(type(op))
+        if function is None:
+            holds = _identical(left, right) if isinstance(op, (ast.Is, ast.IsNot)) else self._contains(left, right)
+            return holds if holds is None or isinstance(op, (ast.Is, ast.In)) else not holds
         if is_plain(left) and is_plain(right):
             try:
-                return bool(COMPARE[type(op)](left, right))
+                return bool(function(left, right))
             except TypeError:
                 return None
         if isinstance(op, (ast.Eq, ast.NotEq)):
@@ -233,9 +238,9 @@ class Operators(Calls):
 
     def truth(self, value: Any) -> bool | None:
         """Whether a value is true, None if that is not known."""
+        if value is None or isinstance(value, _CONDITIONS):
+            return bool(value)
         match value:
-            case bool() | int() | float() | str() | bytes() | list() | tuple() | dict() | set() | range() | None:
-                return bool(value)
             case Function() | UserClass() | Instance():
                 return True
             case Module():
@@ -276,11 +281,11 @@ def _calculated(function: Any, left: Any, right: Any) -> Any:
 
 def _identical(left: Any, right: Any) -> bool | None:
     """Whether two values are one object, None when it is not known."""
-    for one, other in ((left, right), (right, left)):
-        if isinstance(one, (Unknown, Choice)):
-            known = other is None and isinstance(one, Unknown) and (one.tensor or one.numeric)
-            return False if known else None
-    return left is right or (isinstance(left, External) and left == right)
+    if not isinstance(left, (Unknown, Choice)) and not isinstance(right, (Unknown, Choice)):
+        return left is right or (isinstance(left, External) and left == right)
+    beside_none = right if left is None else left if right is None else None
+    is_value = isinstance(beside_none, Unknown) and (beside_none.tensor or beside_none.numeric)
+    return False if is_value else None
 
 
 def _elementwise(value: Any) -> bool:

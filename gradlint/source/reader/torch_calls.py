@@ -76,12 +76,12 @@ class TorchCalls(Libraries):
         return self._torch_function(name, last)
 
     def _torch_function(self, name: str, last: str) -> NativeCall:
-        """What a function of torch does: some call their argument or return it, all others compute with tensors."""
+        """What a function of torch does: some return their argument or call it, all others compute with tensors."""
 
         def compute(args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
             return self._compute(name, last, args, kwargs, site)
 
-        def special(args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
+        def call_argument(args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
             match last:
                 case "data_parallel" if len(args) > 1:
                     return self.call(args[0], args[1] if isinstance(args[1], list) else [args[1]], {}, site)
@@ -89,19 +89,18 @@ class TorchCalls(Libraries):
                     return self.call(args[0], args[1:], {}, site)
                 case "checkpoint_sequential" if len(args) > 2:
                     return self.call(args[0], args[2:], {}, site)
-            if name in SPECTRAL and args:
-                return _spectrally_normalised(args[0])
-            if name.startswith("torch.distributions.") and self.operations is not None:
-                return tuple(v for v in (*args, *kwargs.values()) if isinstance(v, (Tensor, Array)))
             return compute(args, kwargs, site)
 
-        is_special = (
-            name in ("torch.utils.checkpoint.checkpoint", "torch.utils.checkpoint.checkpoint_sequential")
-            or name.endswith(".data_parallel")
-            or name in SPECTRAL
-            or name.startswith("torch.distributions.")
-        )
-        return special if is_special else compute
+        def sample(args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
+            if self.operations is None:
+                return compute(args, kwargs, site)
+            return tuple(v for v in (*args, *kwargs.values()) if isinstance(v, (Tensor, Array)))
+
+        if name.endswith((".data_parallel", "utils.checkpoint.checkpoint", "utils.checkpoint.checkpoint_sequential")):
+            return call_argument
+        if name in SPECTRAL:
+            return lambda args, kwargs, site: _spectrally_normalised(args[0]) if args else compute(args, kwargs, site)
+        return sample if name.startswith("torch.distributions.") else compute
 
     def _compute(self, name: str, last: str, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
         """A function over tensors: a node of the graph, a law of an array, a number."""

@@ -173,7 +173,7 @@ class Array:
     level: int = 0
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Frame:
     """The names of one running function, class body or file.
 
@@ -191,7 +191,7 @@ class Frame:
     yields: list[Any] | None = None
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Function:
     """A function or lambda of the project, with its defaults evaluated where it was defined."""
 
