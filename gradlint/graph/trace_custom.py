@@ -31,7 +31,7 @@ def intercept() -> Callable[[], None]:
         return handlers[-1](real, cls, args, kwargs) if handlers else real(*args, **kwargs)
 
     apply.asks_handlers = True  # type: ignore[attr-defined]
-    torch.autograd.Function.apply = classmethod(apply)  # type: ignore[assignment]
+    torch.autograd.Function.apply = classmethod(apply)
     return lambda: setattr(torch.autograd.Function, "apply", before)
 
 

@@ -123,7 +123,7 @@ class OperationWalk(TorchFunctionMode):
         self._restore.append(lambda: setattr(nn.Module, "__call__", call))
         self._restore.append(intercept())
         handlers.append(self._custom_function)
-        self._restore.append(handlers.pop)
+        self._restore.append(lambda: handlers.remove(self._custom_function))
         backend = getattr(torch.backends, "mha", None)
         if backend is not None:
             # The fused encoder layer would hide its own operations.
