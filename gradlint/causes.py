@@ -107,8 +107,8 @@ def _once(findings: Iterable[Finding]) -> list[Finding]:
     return list(kept.values())
 
 
-def _strength(finding: Finding) -> tuple[bool, int]:
-    return (not _refuted(finding), finding.severity.rank)
+def _strength(finding: Finding) -> tuple[bool, int, bool]:
+    return (not _refuted(finding), finding.severity.rank, _confirmed(finding))
 
 
 def _refuted(finding: Finding) -> bool:

@@ -13,7 +13,7 @@ from gradlint.finding import Finding
 from gradlint.modelling import Modelled, modelled, with_defaults
 from gradlint.realising import realise
 from gradlint.rule import Rule
-from gradlint.settling import Probing, settle
+from gradlint.settling import Asked, Probing, settle
 from gradlint.source.notebook import MAX_BYTES, Notebook, read_notebook
 from gradlint.source.project import Project, SourceFile, read_bytes, read_text
 from gradlint.source.script import Script, Skipped
@@ -79,15 +79,17 @@ def settled(
 
     A model that was only read takes what `construct` makes of it where there is something to measure.
     """
-    asked = list(findings)
+    asked = [Asked(f) for f in findings]
     for k, model in enumerate(models):
         found = _said_of(model, rules, probing)
         if any(f.needs_probe for f in found) and (built := construct(model)) is not None:
             models[k] = built
             found = _said_of(built, rules, probing)
-        asked += found
-    found = settle(asked, rules, models, script, probing)
-    return realise(asked, found, rules, models, script, probing) if probing.config.real else found
+        asked += [Asked(f, models[k]) for f in found]
+    settled = settle(asked, rules, models, script, probing)
+    if not probing.config.real:
+        return settled
+    return realise([a.finding for a in asked], settled, rules, models, script, probing)
 
 
 def _said_of(model: Modelled, rules: Sequence[Rule], probing: Probing) -> list[Finding]:

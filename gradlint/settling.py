@@ -39,15 +39,27 @@ class Probing:
     predictions: Predictions = field(default_factory=Predictions)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A finding before it is settled; `model` is the one whose graph it was found in, None where the script says it."""
+
+    finding: Finding
+    model: Modelled | None = None
+
+
 def settle(
-    findings: Sequence[Finding], rules: Sequence[Rule], models: Sequence[Modelled], script: Script, probing: Probing
+    asked: Sequence[Asked], rules: Sequence[Rule], models: Sequence[Modelled], script: Script, probing: Probing
 ) -> list[Finding]:
-    """Each finding with its verdict and fix; questions that the probe did not confirm are dropped."""
+    """Each finding with its verdict and fix; questions that the probe did not confirm are dropped.
+
+    What was found in a graph is measured on that very model: a script may make several of one class.
+    """
     by_code = {r.code: r for r in rules}
     settled = []
-    for finding in findings:
+    for question in asked:
+        finding = question.finding
         rule = by_code[finding.code]
-        judged = _judged(finding, rule, model_of(finding, models, script), probing)
+        judged = _judged(finding, rule, question.model or model_of(finding, models, script), probing)
         confirmed = judged.verdict is not None and judged.verdict.outcome is Outcome.CONFIRMED
         if confirmed or not finding.tentative:
             settled.append(replace(judged, fix=judged.fix or rule.fix(judged, script)))
@@ -64,6 +76,9 @@ def model_of(finding: Finding, models: Sequence[Modelled], script: Script) -> Mo
         named = [m for m in script.models if m.name == finding.model]
         found = [m for m in models if any(x in named for x in models_of(script, m.graph))]
         found.sort(key=lambda m: _lines_before(finding.location, m.graph.location))
+    if not found:
+        # A step that a model's own method makes names the class.
+        found = [m for m in models if m.graph.class_name == finding.model]
     return next((m for m in found if m.session is not None), found[0] if found else None)
 
 

@@ -104,8 +104,11 @@ def _healthy(subject: PathSubject, now: PathHealth, evidence: Evidence) -> Verdi
                 Severity.INFO,
                 evidence,
             )
-    measured = f"gradient ratio {from_log10(now.ratio)}" if now.ratio is not None else "gradient and signal"
-    return Verdict(Outcome.REFUTED, f"{measured} measured, healthy", Severity.INFO, evidence)
+    if now.ratio is None:
+        return Verdict(Outcome.UNVERIFIED, "no gradient was seen at the ends of the path", None, evidence)
+    return Verdict(
+        Outcome.REFUTED, f"gradient ratio {from_log10(now.ratio)} measured, healthy", Severity.INFO, evidence
+    )
 
 
 def _reason(now: PathHealth) -> str:
