@@ -44,6 +44,9 @@ def _features(found: re.Match[str], item: InputSpec) -> list[tuple[int, ...]]:
     if item.dtype.startswith("int"):
         return [(*item.shape[:-1], max(1, item.shape[-1] * wanted // got))] if got else []
     direct = [(*item.shape[:-1], wanted)] if item.shape and item.shape[-1] == got else []
+    if direct and len(item.shape) == 4:
+        # A layer that takes no images, though the data set holds some: their pixels in a row, or noise.
+        direct.insert(0, (item.shape[0], wanted))
     # `torch.cat((x, hidden))` before the layer: the rest of its operand is not x.
     rest = item.shape[-1] + wanted - got if item.shape else 0
     if rest > 0 and not direct and len(item.shape) in (2, 3):

@@ -89,7 +89,7 @@ class Unknown(int):
 
     def __iter__(self) -> Iterator[Any]:
         # Unpacking takes what it needs; a loop over data ends soon.
-        count = _unpacked(sys._getframe(1))
+        count = unpacked(sys._getframe(1))
         return iter([Unknown(self.gradlint_name)] * (min(int(self), 2) if count is None else count))
 
     def __contains__(self, item: Any) -> bool:
@@ -146,7 +146,7 @@ class Tokenizer(Unknown):
         return super().__getattr__(name)
 
 
-def _unpacked(frame: FrameType) -> int | None:
+def unpacked(frame: FrameType) -> int | None:
     """How many values the instruction that a frame is at unpacks, or None if it does something else."""
     code, at = frame.f_code.co_code, frame.f_lasti
     return code[at + 1] if 0 <= at < len(code) - 1 and dis.opname[code[at]] == "UNPACK_SEQUENCE" else None

@@ -20,6 +20,7 @@ from gradlint.graph.command_line import fill_arguments
 from gradlint.graph.frames import is_user_file, location_of, user_frame, user_location
 from gradlint.graph.laws import LawRecorder
 from gradlint.graph.missing_packages import MissingPackages
+from gradlint.graph.open_data import open_data
 from gradlint.graph.pretrained import LibraryPatches
 from gradlint.graph.project_modules import ProjectModules
 from gradlint.graph.stand_ins import Row
@@ -222,7 +223,7 @@ def _data_that_is_not_there(patch: Patch, recorder: LawRecorder | None, root: st
         def made(data: Any = 0, *arguments: Any, **keywords: Any) -> Any:
             if isinstance(data, Row):
                 return torch.tensor(data.tolist(), dtype=torch.float32)
-            return torch.zeros(int(data)) if isinstance(data, Unknown) else make(data, *arguments, **keywords)
+            return open_data(data) if isinstance(data, Unknown) else make(data, *arguments, **keywords)
 
         return made
 

@@ -288,3 +288,13 @@ def test_a_text_that_is_begun_empty_and_read_from_a_missing_file_is_not_empty(po
     assert isinstance(answer, Built), answer
     assert next(p.shape for p in answer.graph.parameters if p.name == "fc.weight")[0] > 0
     assert "text" in answer.graph.placeholders
+
+
+def test_data_that_are_not_there_have_as_many_axes_as_are_asked_for(pool: WorkerPool, tmp_path: Path) -> None:
+    text = (
+        "import torch\nfrom absent import load\nx = torch.tensor(load(), dtype=torch.float32)\ny = x.float()\n"
+        "rows, columns = y.shape\n" + NET.replace("nn.Linear(4, 2)", "nn.Linear(x.shape[1], columns)") + "net = Net()\n"
+    )
+    answer = build(pool, tmp_path, text)
+    assert isinstance(answer, Built), answer
+    assert next(p.shape for p in answer.graph.parameters if p.name == "fc.weight") == (16, 16)

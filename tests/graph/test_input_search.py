@@ -9,6 +9,7 @@ from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from gradlint.graph.trace import trace_module  # noqa: E402
+from gradlint.worker.protocol import InputHint  # noqa: E402
 
 
 class Coordinates(nn.Module):
@@ -101,3 +102,8 @@ def test_an_accelerator_that_a_forward_names_is_where_the_model_is_and_its_sizes
     traced = trace_module(TimeEmbedded())
     assert str(traced.spec) == "2x3x64x64, int64:2<1000"
     assert traced.names_device
+
+
+def test_a_layer_that_takes_no_images_gets_the_pixels_in_a_row():
+    net = nn.Sequential(nn.Linear(784, 32), nn.ReLU(), nn.Linear(32, 1))
+    assert str(trace_module(net, hint=InputHint(sample=(1, 28, 28))).spec) == "2x784"
