@@ -124,6 +124,7 @@ def surroundings(sliced: Slice, recorder: LawRecorder | None) -> Iterator[Around
     _no_downloads(patch, recorder, around, sliced.root)
     fill_arguments(patch, around.invented, sliced)
     _data_that_is_not_there(patch, recorder, sliced.root)
+    _no_words(patch, around)
     for name, value in _OLD_NAMES.items():
         define(name, value)
     if recorder is not None:
@@ -212,6 +213,30 @@ def _no_wrappers(patch: Patch) -> None:
 
 _OLD_NAMES = {"xrange": range, "unicode": str, "basestring": str, "long": int}
 """Names of Python 2 that code from before 2020 still uses where a model is built."""
+
+
+def _no_words(patch: Patch, around: Around) -> None:
+    """A layer for 0 words is one for a vocabulary that was counted in data that are not there."""
+
+    def counted(layer: type[nn.Module], position: int, name: str) -> Callable[..., None]:
+        construct = layer.__init__
+
+        @functools.wraps(construct)
+        def made(self: nn.Module, *arguments: Any, **keywords: Any) -> None:
+            given = list(arguments)
+            if given[position : position + 1] == [0] or keywords.get(name) == 0:
+                words = int(Unknown("vocabulary"))
+                if name in keywords:
+                    keywords[name] = words
+                else:
+                    given[position] = words
+                around.invented.append("vocabulary")
+            construct(self, *given, **keywords)
+
+        return made
+
+    patch(nn.Embedding, "__init__", counted(nn.Embedding, 0, "num_embeddings"))
+    patch(nn.Linear, "__init__", counted(nn.Linear, 1, "out_features"))
 
 
 def _data_that_is_not_there(patch: Patch, recorder: LawRecorder | None, root: str) -> None:

@@ -298,3 +298,15 @@ def test_data_that_are_not_there_have_as_many_axes_as_are_asked_for(pool: Worker
     answer = build(pool, tmp_path, text)
     assert isinstance(answer, Built), answer
     assert next(p.shape for p in answer.graph.parameters if p.name == "fc.weight") == (16, 16)
+
+
+def test_a_vocabulary_that_was_counted_in_missing_data_has_an_invented_size(pool: WorkerPool, tmp_path: Path) -> None:
+    text = (
+        "from torch import nn\nwords = {}\nwith open('data/missing.txt') as file:\n"
+        "    for word in file.read().split():\n        words[word] = len(words)\n"
+        "net = nn.Sequential(nn.Embedding(len(words), 8), nn.Linear(8, len(words)))\n"
+    )
+    answer = build(pool, tmp_path, text)
+    assert isinstance(answer, Built), answer
+    assert {p.name: p.shape for p in answer.graph.parameters}["1.weight"] == (1000, 8)
+    assert "vocabulary" in answer.graph.placeholders and answer.graph.traced_by == "recording"
