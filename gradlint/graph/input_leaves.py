@@ -202,8 +202,9 @@ def _of_leaf(leaf: nn.Module, kind: str, a: dict[str, Any], module: nn.Module) -
             yield replace(spec(None, (TOKENS, BATCH, width)), batch_axis=1)
             if a.get("cell"):
                 yield spec(None, (BATCH, width))
-            elif width == 1:
-                yield spec(None, (BATCH, TOKENS))
+            else:
+                # What a decoder puts before its tokens, and a series of single values.
+                yield spec(None, (BATCH, TOKENS if width == 1 else width))
         case "attention":
             width = a.get("embed_dim") or 1
             first = a.get("batch_first")

@@ -50,8 +50,9 @@ def candidates(module: nn.Module, sample: Sequence[int] | None = None) -> Iterat
         for choice in choices[k]:
             yield ModelInput((*first[:k], _named(parameters[k], choice), *first[k + 1 :]))
     yield from _with_optional(first, facts, module)
-    for k, p in enumerate(parameters[1:], 1):
-        yield from (ModelInput((*first[:k], _named(p, c), *first[k + 1 :])) for c in choices[k][1:])
+    if len(parameters) > 1:
+        for k, p in enumerate(parameters):
+            yield from (ModelInput((*first[:k], _named(p, c), *first[k + 1 :])) for c in choices[k][1:])
     if len(parameters) == 1:
         yield from (ModelInput((InputGroup((c,)),)) for c in choices[0][:2])
         yield ModelInput((InputGroup(tuple(_dictionary(choices[0][0])), "dict"),))

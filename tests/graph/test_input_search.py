@@ -107,3 +107,18 @@ def test_an_accelerator_that_a_forward_names_is_where_the_model_is_and_its_sizes
 def test_a_layer_that_takes_no_images_gets_the_pixels_in_a_row():
     net = nn.Sequential(nn.Linear(784, 32), nn.ReLU(), nn.Linear(32, 1))
     assert str(trace_module(net, hint=InputHint(sample=(1, 28, 28))).spec) == "2x784"
+
+
+class Captions(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.rnn = nn.Embedding(50, 12), nn.LSTM(12, 20, batch_first=True)
+        self.head = nn.Linear(20, 50)
+
+    def forward(self, features, captions):
+        steps = torch.cat((features.unsqueeze(1), self.words(captions)), 1)
+        return self.head(self.rnn(steps)[0])
+
+
+def test_what_stands_before_the_tokens_of_a_decoder_has_their_width():
+    assert str(trace_module(Captions()).spec) == "2x12, int64:2x32<50"
