@@ -42,8 +42,10 @@ class Attributes(Names):
     """Attributes and subscripts that were stored, classes and their bases."""
 
     def _attribute_expression(self, node: ast.Attribute, scope: Scope, frame: Frame | None) -> Things:
-        stored = self._stored(node, scope, frame)
-        things, certain = stored
+        twin = self.index_of(scope).twin(node, scope)
+        if twin is not None and (twin[0] is not node or frame is not None):
+            return self.evaluate(*twin)
+        things, certain = self._stored(node, scope, frame)
         if certain:
             return things
         below = tuple(
@@ -57,6 +59,8 @@ class Attributes(Names):
 
     def _stored(self, node: ast.expr, scope: Scope, frame: Frame | None) -> tuple[Things, bool]:
         """What an assignment to this very attribute or subscript gave it, and whether that is all."""
+        if isinstance(node, ast.Attribute) and node.attr not in self.index_of(scope).stored:
+            return (), False
         key = dotted(node)
         if key is None:
             return (), False
@@ -94,18 +98,18 @@ class Attributes(Names):
     def attribute(self, thing: Thing, name: str) -> Things:
         """What `thing.name` stands for."""
         match thing:
+            case External(module):
+                return (External(f"{module}.{name}"),)
             case Unknown():
                 return (thing,)
             case ModuleThing(file):
                 found = self.exported(file, name)
                 if found:
                     return found
-                sub = self.project.module(name, file, 1) if file.path.endswith("__init__.py") else None
+                sub = self.module(name, file, 1) if file.path.endswith("__init__.py") else None
                 if name == "__dict__":
                     return (Member(thing, name),)
                 return (ModuleThing(sub),) if sub else (Unknown(f"`{name}` is not found in `{file.module}`"),)
-            case External(module):
-                return (External(f"{module}.{name}"),)
             case ClassThing(scope):
                 return self._class_attribute(scope, name, None)
             case Instance(cls=ClassThing(scope)):
@@ -239,7 +243,11 @@ class Attributes(Names):
 
     def mro(self, scope: Scope) -> list[Scope]:
         """The class and its bases within the project, nearest first."""
+        known = self._families.get(id(scope))
+        if known is not None:
+            return known
         found: list[Scope] = []
+        settled = True
         queue = [scope]
         while queue and len(found) < 12:
             cls = queue.pop(0)
@@ -250,7 +258,10 @@ class Attributes(Names):
             assert isinstance(node, ast.ClassDef)
             for base in node.bases:
                 things = self.evaluate(base, cls.parent or cls)
+                settled = settled and self.knows(base)
                 queue.extend(t.scope for t in things if isinstance(t, ClassThing))
+        if settled:
+            self._families[id(scope)] = found
         return found
 
     def base_names(self, scope: Scope) -> list[str]:

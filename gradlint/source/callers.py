@@ -107,9 +107,9 @@ class Importers:
                 count += 1
                 if count > MAX_FILES:
                     return table
-                path = Path(folder) / name
+                path = Path(folder, name)
                 words = self._imported_words(path)
-                resolved = str(path.resolve()) if words else ""
+                resolved = str(path.resolve()) if words and path.is_symlink() else str(path)
                 for word in words:
                     table.setdefault(word, []).append(resolved)
         return table

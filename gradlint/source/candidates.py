@@ -51,8 +51,6 @@ def identity(thing: Thing, depth: int = 0) -> object:
 
 def distinct(things: Things) -> Things:
     """The things without repetition, cut where there are too many; an Unknown where there are none."""
-    if len(things) == 1:
-        return things
     seen: dict[object, Thing] = {}
     for thing in things:
         seen.setdefault(identity(thing), thing)

@@ -21,7 +21,7 @@ _FRESH = ("init", "reset", "begin", "zero", "hidden", "state", "detach", "repack
 
 _STATE = re.compile(r"hidden|state|^h(_|x|c|\d|$)|cell|memory", re.IGNORECASE)
 
-_SPEAKS_OF_RECURRENCE = re.compile(r"rnn|lstm|gru|recurrent", re.IGNORECASE)
+_RECURRENCE = ("rnn", "lstm", "gru", "recurrent")
 
 Loop = ast.For | ast.While
 
@@ -36,7 +36,8 @@ class CarriedStates:
     def of(self, index: FileIndex) -> Iterator[CarriedState]:
         """The states that loops of a file carry across their backward passes."""
         scopes = [s for s in index.scopes if s.kind in {"function", "module"} and "backward" in s.words]
-        recurs = bool(scopes) and _SPEAKS_OF_RECURRENCE.search(index.file.text) is not None
+        text = index.file.text.lower() if scopes else ""
+        recurs = any(word in text for word in _RECURRENCE)
         for scope in scopes:
             for site in scope.calls:
                 loop = _loop_around(site)

@@ -6,7 +6,7 @@ import ast
 import re
 
 from gradlint.source.evaluate import Evaluator
-from gradlint.source.index import CallSite, Scope, dotted, terminal_name
+from gradlint.source.index import CallSite, Scope, dotted
 from gradlint.source.resolve import resolve
 from gradlint.source.things import Frame, FunctionThing
 from gradlint.source.value import UNKNOWN, Resolution
@@ -37,7 +37,7 @@ _BOUND_NAMES = (
 
 def clip_kind(evaluator: Evaluator, site: CallSite, frame: Frame | None = None) -> str | None:
     """How a call bounds the gradient (`Clipping.how`), or None if it does not."""
-    name = terminal_name(site.node.func) or _looked_up(site.node.func)
+    name = site.name or _looked_up(site.node.func)
     if CLIP_NAME.search(name) and not _NOT_CLIPPING.match(name):
         functions = [t for t in evaluator.ask(site.node.func, site.scope, frame) if isinstance(t, FunctionThing)]
         if functions:
@@ -95,7 +95,7 @@ def bound_of(evaluator: Evaluator, site: CallSite, frame: Frame | None = None) -
     for keyword in site.node.keywords:
         if keyword.arg in _BOUND_NAMES:
             return resolve(evaluator, keyword.value, site.scope, frame)
-    by_hand = terminal_name(site.node.func) in _BY_HAND
+    by_hand = site.name in _BY_HAND
     position = len(site.node.args) - 1 if by_hand else 1
     if 0 <= position < len(site.node.args):
         return resolve(evaluator, site.node.args[position], site.scope, frame)

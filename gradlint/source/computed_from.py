@@ -44,7 +44,7 @@ class ComputedFrom:
                 case ast.Name(id=name):
                     at = position_of(node)
                     known = self.scope.bindings.get(name, [])
-                    found = reaching(known, at, self.scope.path_around(at, known))
+                    found = reaching(known, at, self.scope.path_around(at, known)) if known else []
                     if not any(is_under_no_grad(b.path) for b, _ in found):
                         queue += [b.value for b, _ in found if b.value is not None and b.kind in {"assign", "augment"}]
             yield node

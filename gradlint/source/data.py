@@ -6,7 +6,7 @@ import ast
 import re
 
 from gradlint.source.evaluate import Evaluator
-from gradlint.source.index import FileIndex, location, terminal_name
+from gradlint.source.index import FileIndex, location
 from gradlint.source.resolve import resolve
 from gradlint.source.things import ClassThing, External, Instance, external_name
 from gradlint.source.value import Call, Resolution
@@ -88,11 +88,9 @@ def _channels(index: FileIndex, channels: int) -> int:
 def losses_of(evaluator: Evaluator, index: FileIndex) -> list[Call]:
     """The criteria that a file constructs or calls, in source order."""
     found: list[Call] = []
-    for scope in index.scopes:
-        for site in scope.calls:
-            name = terminal_name(site.node.func)
-            if not _LOSS.search(name):
-                continue
+    for name in filter(_LOSS.search, index.calls_by_name):
+        for site in index.calls_by_name[name]:
+            scope = site.scope
             callees = []
             for thing in evaluator.ask(site.node.func, scope):
                 match thing:

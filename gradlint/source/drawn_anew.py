@@ -21,9 +21,10 @@ def is_drawn_anew(evaluator: Evaluator, root: Instance, variable: str | None) ->
     """
     if root.call is None or variable is None:
         return False
+    start, path = position_of(root.call), _path_of(root)
     for site in root.scope.calls:
         node = site.node
-        if position_of(node) < position_of(root.call) or not node.args or site.path != _path_of(root):
+        if len(node.args) != 1 or position_of(node) < start or site.path != path:
             continue
         match node:
             case ast.Call(func=ast.Attribute(value=owner, attr="apply"), args=[law]) if ast.unparse(owner) == variable:
@@ -45,7 +46,7 @@ def _draws(thing: object) -> bool:
     if not isinstance(thing, FunctionThing):
         return False
     scope = thing.scope
-    laws = [s for s in scope.calls if _LAW.match(terminal_name(s.node.func))]
+    laws = [s for s in scope.calls if _LAW.match(s.name)]
     return bool(laws) and not _asks_names(scope)
 
 

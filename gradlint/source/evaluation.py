@@ -46,6 +46,7 @@ class Evaluation(ABC):
         self.importers = importers
         self.files: dict[str, None] = {}
         self._indexes: dict[str, FileIndex] = {}
+        self._modules: dict[tuple[str, str, int], SourceFile | None] = {}
         self._memo: dict[tuple[int, int], Things] = {}
         self._kept: list[object] = []
         self._frames: dict[tuple[int, int, int], Frame] = {}
@@ -56,6 +57,7 @@ class Evaluation(ABC):
         self.mapping: set[tuple[int, str]] = set()
         self.mapping_sources: dict[int, tuple[ast.expr, ...]] = {}
         self._sites: dict[int, list[CallSite]] = {}
+        self._families: dict[int, list[Scope]] = {}
         self._curried: dict[tuple[int, int], ast.Call] = {}
         self._rests: dict[tuple[int, int], ast.Dict] = {}
         self.budget = Budget()
@@ -67,6 +69,13 @@ class Evaluation(ABC):
             found = self._indexes[file.path] = self.importers.index(file)
             self.files[file.path] = None
         return found
+
+    def module(self, name: str, importer: SourceFile, level: int = 0) -> SourceFile | None:
+        """`Project.module`, asked once for a script."""
+        key = (name, importer.path, level)
+        if key not in self._modules:
+            self._modules[key] = self.project.module(name, importer, level)
+        return self._modules[key]
 
     def index_of(self, scope: Scope) -> FileIndex:
         """The index that a scope belongs to."""
@@ -88,6 +97,9 @@ class Evaluation(ABC):
 
     def ask(self, expression: ast.expr, scope: Scope, frame: Frame | None = None) -> Things:
         """`evaluate` with a budget of its own."""
+        known = self._memo.get((id(expression), id(frame)))
+        if known is not None:
+            return known
         outer, self.budget = self.budget, Budget(2000)
         try:
             return self.evaluate(expression, scope, frame)
@@ -110,7 +122,9 @@ class Evaluation(ABC):
         depth = self._active[key] = len(self._active)
         outer, self._cycle = self._cycle, NO_CYCLE
         try:
-            things = distinct(self._evaluate(expression, scope, frame))
+            things = self._evaluate(expression, scope, frame)
+            if len(things) != 1:
+                things = distinct(things)
         finally:
             del self._active[key]
         # What was cut short by an expression further out holds only for this question.
@@ -122,6 +136,10 @@ class Evaluation(ABC):
         # The memo is keyed by identity: what it is keyed by must stay alive.
         self._kept.append((expression, frame))
         return things
+
+    def knows(self, expression: ast.expr) -> bool:
+        """Whether what an expression stands for outside of any call is settled: no later answer will differ."""
+        return (id(expression), id(None)) in self._memo
 
     def plain(self, value: object, node: ast.AST, scope: Scope, *way: str, overridable: bool = False) -> Plain:
         """A plain value that is written at `node`."""

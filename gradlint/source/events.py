@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from gradlint.source.clipping import clip_kind
 from gradlint.source.evaluate import Evaluator
-from gradlint.source.index import CallSite, Path, Scope, dotted, end_of, terminal_name
+from gradlint.source.index import CallSite, Path, Scope, dotted, end_of
 from gradlint.source.optimizers import Optimizers, is_schedule
 from gradlint.source.things import (
     ClassThing,
@@ -94,14 +94,14 @@ class Events:
                 elif store is not None and _scales_gradient(store):
                     anchor = ast.Call(ast.Name("grad", ast.Load()), [], [])
                     ast.copy_location(anchor, store)
-                    where = CallSite(anchor, scope, path)
+                    where = CallSite(anchor, scope, path, "grad")
                     found.append(Event("clip", where, (*outer, *path), frame, (), "by hand", inlined=depth > 0))
             return found
         finally:
             self._active.discard(id(scope))
 
     def _call(self, site: CallSite, frame: Frame | None, path: Path, depth: int) -> list[Event]:
-        name = terminal_name(site.node.func)
+        name = site.name
         inlined = depth > 0
         known = self._known(site, name, frame, path, inlined)
         if known is not None:
@@ -214,7 +214,7 @@ def _touches_gradients(scope: Scope, evaluator: Evaluator, depth: int = 0, seen:
         return True
     if "clip" in " ".join(scope.words) and "grad" in " ".join(scope.words):
         return True
-    names = {terminal_name(s.node.func) for s in scope.calls}
+    names = {s.name for s in scope.calls}
     index = evaluator.index(scope.file)
     siblings = scope.owner_class.children if scope.owner_class else []
     local = [c for c in (*index.module.children, *siblings) if c.kind == "function" and c.name in names]

@@ -96,7 +96,7 @@ class Frameworks:
             clipping = Clipping(
                 "trainer argument", location(site.scope.file, keywords["gradient_clip_val"]), bound, enabled=not off
             )
-        elif terminal_name(site.node.func) == "from_argparse_args" and "gradient_clip_val" in site.scope.file.text:
+        elif site.name == "from_argparse_args" and "gradient_clip_val" in site.scope.file.text:
             clipping = Clipping("config", where)
         else:
             for keyword in site.node.keywords:

@@ -16,7 +16,6 @@ from gradlint.source.index import (
     first_parameter,
     location,
     position_of,
-    terminal_name,
 )
 from gradlint.source.pretrained import BACKBONE_NAME, HEAD_NAME
 from gradlint.source.script import Frozen
@@ -44,8 +43,34 @@ def frozen_parts(evaluator: Evaluator, root: Instance, models: Models) -> Iterat
 
 
 def _in_scope(evaluator: Evaluator, root: Instance, models: Models) -> list[Frozen]:
+    switched = any(True for _ in _requires_grad(root.scope))
+    helpers = [
+        (site, thing.scope)
+        for site in root.scope.calls
+        if any(isinstance(a, ast.Name) for a in site.node.args)
+        for thing in evaluator.ask(site.node.func, site.scope)
+        if isinstance(thing, FunctionThing) and "requires_grad" in _stores_of(thing.scope)
+    ]
+    if not switched and not helpers:
+        return []
     found: list[Frozen] = []
-    names = {
+    names = _names_of(evaluator, root, models)
+    for name in sorted(names):
+        found += _switches(evaluator, root.scope, root, models, name)
+    for site, helper in helpers:
+        # A helper that is handed the model and freezes it: `set_parameter_requires_grad(model, True)`.
+        arguments = helper.parameters
+        assert arguments is not None
+        for argument, parameter in zip(site.node.args, arguments.args, strict=False):
+            if isinstance(argument, ast.Name) and argument.id in names:
+                frame = evaluator.frame(helper, site.node, site.scope, None, None)
+                found += _switches(evaluator, helper, root, models, parameter.arg, frame)
+    return found
+
+
+def _names_of(evaluator: Evaluator, root: Instance, models: Models) -> set[str]:
+    """The variables and attributes that hold an instance in the scope that makes it."""
+    return {
         k
         for table in (root.scope.bindings, root.scope.stores)
         for k, bs in table.items()
@@ -56,27 +81,6 @@ def _in_scope(evaluator: Evaluator, root: Instance, models: Models) -> list[Froz
             if isinstance(b.value, (ast.Call, ast.Name))
         )
     }
-    for name in sorted(names):
-        found += _switches(evaluator, root.scope, root, models, name)
-    for site in root.scope.calls:
-        # A helper that is handed the model and freezes it: `set_parameter_requires_grad(model, True)`.
-        for position, argument in enumerate(site.node.args):
-            if not (isinstance(argument, ast.Name) and argument.id in names):
-                continue
-            for thing in evaluator.ask(site.node.func, site.scope):
-                if isinstance(thing, FunctionThing) and "requires_grad" in _stores_of(thing.scope):
-                    arguments = thing.scope.parameters
-                    assert arguments is not None
-                    if position < len(arguments.args):
-                        found += _switches(
-                            evaluator,
-                            thing.scope,
-                            root,
-                            models,
-                            arguments.args[position].arg,
-                            evaluator.frame(thing.scope, site.node, site.scope, None, None),
-                        )
-    return found
 
 
 def _stores_of(scope: Scope) -> set[str]:
@@ -92,7 +96,7 @@ def _is_called(evaluator: Evaluator, method: Scope, root: Instance) -> bool:
     owner = method.owner_class
     assert owner is not None
     scopes = [root.scope, *owner.children]
-    return any(terminal_name(s.node.func) == method.name for scope in scopes for s in scope.all_calls()) or bool(
+    return any(s.name == method.name for scope in scopes for s in scope.all_calls()) or bool(
         evaluator.call_sites(method)
     )
 
@@ -178,7 +182,7 @@ def _requires_grad(scope: Scope) -> Iterator[tuple[ast.AST, ast.expr, ast.expr |
                 if isinstance(target, ast.Attribute) and isinstance(target.value, ast.Attribute):
                     switches.append((binding.position, (binding.node, target.value, None, state, outside)))
     for site in scope.calls:
-        if terminal_name(site.node.func) == "requires_grad_" and isinstance(site.node.func, ast.Attribute):
+        if site.name == "requires_grad_" and isinstance(site.node.func, ast.Attribute):
             arguments = site.node.args
             state = not (arguments and isinstance(arguments[0], ast.Constant) and not arguments[0].value)
             receiver = site.node.func.value

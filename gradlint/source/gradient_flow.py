@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gradlint.source.frozen import call_is_under_no_grad
@@ -12,7 +11,6 @@ from gradlint.source.index import Binding, CallSite, Scope, dotted, position_of
 from gradlint.source.models import Models
 from gradlint.source.reaching import reaching
 from gradlint.source.things import ClassThing, External, FunctionThing, Instance, Thing, Things, Unknown, external_name
-from gradlint.source.walking import walk
 
 CUTTING_METHODS = frozenset({"detach", "item", "numpy", "tolist", "argmax", "argmin", "argsort"})
 _CUTTING_FUNCTIONS = frozenset(
@@ -80,7 +78,6 @@ class GradientFlow:
         self.scope = scope
         self._sites = {id(s.node): s for s in scope.calls}
         self._left = MAX_STEPS
-        self._filled = set(filled(scope))
 
     def of(self, node: ast.expr, depth: int = 0) -> Flow:
         """The flow of an expression of this function."""
@@ -116,7 +113,7 @@ class GradientFlow:
     # -- names ---------------------------------------------------------------------------------------------
 
     def _name(self, node: ast.Name, depth: int) -> Flow:
-        if node.id in self._filled:
+        if node.id in self.scope.filled():
             return LIVE
         bindings = self.scope.bindings.get(node.id)
         if not bindings or node.id in self.scope.globals:
@@ -231,22 +228,6 @@ class GradientFlow:
         return bool(names) and len(names) == len(things) and all(re.match(r"torch\.nn\.\w+Loss$", n) for n in names)
 
 
-def filled(scope: Scope) -> Iterator[str]:
-    """The variables whose elements are assigned: what is in them is not followed."""
-    for node in walk(scope.node):
-        match node:
-            case ast.Subscript(ctx=ast.Store()):
-                inner: ast.expr = node.value
-                while isinstance(inner, (ast.Subscript, ast.Attribute)):
-                    inner = inner.value
-                if isinstance(inner, ast.Name):
-                    yield inner.id
-            case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr=attr)) if (
-                attr.endswith("_") and attr != "requires_grad_"
-            ):
-                yield name
-
-
 def _is_loss(thing: Thing) -> bool:
     """Whether a module is a loss written in the project, whose weights are none or few."""
     return (
@@ -274,6 +255,8 @@ def backwards(scope: Scope) -> list[tuple[CallSite, ast.expr]]:
     """The calls `loss.backward()` of a function with the expression that they start from."""
     found = []
     for site in scope.calls:
+        if site.name != "backward":
+            continue
         match site.node:
             case ast.Call(
                 func=ast.Attribute(value=ast.Call(func=ast.Attribute(attr="scale"), args=[loss]), attr="backward")

@@ -141,7 +141,7 @@ class Groups:
         while holder is not None and key.partition(".")[0] not in holder.bindings:
             holder = holder.parent
         for site in (holder or scope).calls:
-            if terminal_name(site.node.func) in {"append", "extend"} and isinstance(site.node.func, ast.Attribute):
+            if site.name in {"append", "extend"} and isinstance(site.node.func, ast.Attribute):
                 if dotted(site.node.func.value) != key or not site.node.args:
                     continue
                 if self.evaluator.dead(site.path, site.scope, frame):

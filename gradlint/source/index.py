@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from gradlint.location import Location
 from gradlint.source.project import SourceFile
+from gradlint.source.walking import walk
 
 Position = tuple[int, int]
 """Line and byte column, as `ast` counts them."""
@@ -61,16 +62,20 @@ class Binding:
 
 @dataclass(eq=False, slots=True)
 class CallSite:
-    """A call, the scope it stands in and the branches around it."""
+    """A call, the scope it stands in, the branches around it, and the last name of its callee, "" if it has none."""
 
     node: ast.Call
     scope: Scope
     path: Path
+    name: str
 
 
 @dataclass(eq=False, slots=True)
 class Scope:
-    """A module, class, function or lambda, and what it binds."""
+    """A module, class, function or lambda, and what it binds.
+
+    `words` are the names and attributes that it reads, and "**" where it takes a power.
+    """
 
     kind: str
     name: str
@@ -89,6 +94,7 @@ class Scope:
     words: set[str] = field(default_factory=set)
     _holders: dict[int, list[str]] | None = None
     _all_calls: list[CallSite] | None = None
+    _filled: set[str] | None = None
 
     @property
     def qualified_name(self) -> str:
@@ -116,11 +122,20 @@ class Scope:
 
     def path_at(self, position: Position) -> Path:
         """The blocks of this scope around a position, outermost first."""
-        return tuple(b for b in self.blocks if b.start <= position < b.end)
+        found = []
+        for block in self.blocks:
+            if block.start > position:
+                break
+            if position < block.end:
+                found.append(block)
+        return tuple(found)
 
     def path_around(self, position: Position, bindings: list[Binding]) -> Path:
         """`path_at`, as far as it bears on which of the bindings reach the position."""
-        return self.path_at(position) if any(b.path for b in bindings) else ()
+        for binding in bindings:
+            if binding.path:
+                return self.path_at(position)
+        return ()
 
     def holders(self, value: ast.expr) -> list[str]:
         """The names, then the attributes and subscripts, that this very expression is assigned to in this scope."""
@@ -132,6 +147,17 @@ class Scope:
                         self._holders.setdefault(held, []).append(name)
         return self._holders.get(id(value), [])
 
+    def sees_module(self, name: str) -> bool:
+        """Whether a name means, wherever it stands in this function, what the module calls so once it has run."""
+        if self.kind in {"module", "class"}:
+            return False
+        scope: Scope | None = self
+        while scope is not None and scope.kind != "module":
+            if name in scope.bindings and name not in scope.globals and scope.kind != "class":
+                return False
+            scope = scope.parent
+        return True
+
     def method(self, name: str) -> Scope | None:
         """The function of that name defined directly in this scope (the last one wins)."""
         return next((c for c in reversed(self.children) if c.kind == "function" and c.name == name), None)
@@ -141,6 +167,12 @@ class Scope:
         if self._all_calls is None:
             self._all_calls = [*self.calls, *(s for child in self.children for s in child.all_calls())]
         return self._all_calls
+
+    def filled(self) -> set[str]:
+        """The variables that are written to in place, gathered at the first question."""
+        if self._filled is None:
+            self._filled = {name for node in walk(self.node) if (name := _filled_by(node))}
+        return self._filled
 
     def imports(self) -> Iterator[tuple[str, int]]:
         """The modules that the imports of this scope may mean, with the number of leading dots."""
@@ -157,20 +189,38 @@ class Scope:
 
 @dataclass(eq=False, slots=True)
 class FileIndex:
-    """A file's scopes (module first) and its calls by the last name of their callee."""
+    """A file's scopes (module first), its calls by the last name of their callee, and which attributes it stores."""
 
     file: SourceFile
     module: Scope
     scopes: list[Scope]
     calls_by_name: dict[str, list[CallSite]]
     scope_of: dict[int, Scope]
+    stored: set[str]
     flags: dict[str, list[CallSite]] | None = None
+    _twins: dict[tuple[str, ...], tuple[ast.Attribute, Scope]] = field(default_factory=dict)
     _imports: list[tuple[str, int]] | None = None
 
     @property
     def classes(self) -> list[Scope]:
         """All classes, in source order."""
         return [s for s in self.scopes if s.kind == "class"]
+
+    def twin(self, node: ast.Attribute, scope: Scope) -> tuple[ast.Attribute, Scope] | None:
+        """The first such attribute of the file, where all that are written so mean the same: `nn.Linear`.
+
+        None where they may not: it belongs to no name of the module, or something stores an attribute of that name.
+        """
+        key: list[str] = []
+        inner: ast.expr = node
+        while isinstance(inner, ast.Attribute):
+            if inner.attr in self.stored:
+                return None
+            key.append(inner.attr)
+            inner = inner.value
+        if not isinstance(inner, ast.Name) or not scope.sees_module(inner.id):
+            return None
+        return self._twins.setdefault((*key, inner.id), (node, scope))
 
     def imports(self) -> list[tuple[str, int]]:
         """The modules that the file's imports may mean, each once, with the number of leading dots."""
@@ -190,6 +240,19 @@ def dotted(node: ast.AST) -> str | None:
         case ast.Subscript(slice=ast.Constant(value=value)) if isinstance(value, (str, int)):
             base = dotted(node.value)
             return f"{base}[{value!r}]" if base else None
+    return None
+
+
+def _filled_by(node: ast.AST) -> str | None:
+    """The variable that a node writes to in place: `x[i].y = …`, `x.clamp_(0)`."""
+    match node:
+        case ast.Subscript(ctx=ast.Store()):
+            inner: ast.expr = node.value
+            while isinstance(inner, (ast.Subscript, ast.Attribute)):
+                inner = inner.value
+            return inner.id if isinstance(inner, ast.Name) else None
+        case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr=attr)) if attr.endswith("_"):
+            return name if attr != "requires_grad_" else None
     return None
 
 

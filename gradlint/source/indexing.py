@@ -30,13 +30,14 @@ class _Indexer:
         self.scopes: list[Scope] = []
         self.calls_by_name: dict[str, list[CallSite]] = {}
         self.scope_of: dict[int, Scope] = {}
+        self.stored: set[str] = set()
         self.path: Path = ()
 
     def build(self) -> FileIndex:
         tree = self.file.tree
         module = self.open("module", "", tree, None)
         self.body(tree.body, module)
-        return FileIndex(self.file, module, self.scopes, self.calls_by_name, self.scope_of)
+        return FileIndex(self.file, module, self.scopes, self.calls_by_name, self.scope_of, self.stored)
 
     def open(self, kind: str, name: str, node: ast.AST, parent: Scope | None) -> Scope:
         scope = Scope(kind, name, node, self.file, parent)
@@ -100,6 +101,8 @@ class _Indexer:
                 self.expression(target.value, scope)
                 if isinstance(target, ast.Subscript):
                     self.expression(target.slice, scope)
+                else:
+                    self.stored.add(target.attr)
                 key = dotted(target)
                 if key is None:
                     return
@@ -223,12 +226,15 @@ class _Indexer:
                     scope.words.add(current.attr)
                     stack.append(current.value)
                     continue
-                case ast.Call():
-                    site = CallSite(current, scope, self.path)
+                case ast.Call(func=function, args=arguments, keywords=keywords):
+                    site = CallSite(current, scope, self.path, terminal_name(function))
                     scope.calls.append(site)
-                    name = terminal_name(current.func)
-                    if name:
-                        self.calls_by_name.setdefault(name, []).append(site)
+                    if site.name:
+                        self.calls_by_name.setdefault(site.name, []).append(site)
+                    stack += [k.value for k in reversed(keywords)]
+                    stack += reversed(arguments)
+                    stack.append(function)
+                    continue
                 case ast.Lambda():
                     self.function(current, "", current.args, scope)
                     continue
@@ -236,10 +242,11 @@ class _Indexer:
                     span = (position_of(current), end_of(current))
                     for generator in current.generators:
                         self.target(generator.target, "for", current, span[0], generator.iter, scope, (), span)
+                case ast.BinOp(op=ast.Pow()):
+                    scope.words.add("**")
                 case ast.NamedExpr():
                     self.target(current.target, "assign", current, end_of(current), current.value, scope)
-            children = child_nodes(current)
-            stack.extend(reversed(children))
+            stack += reversed(child_nodes(current))
 
 
 def _exits(body: list[ast.stmt]) -> bool:

@@ -230,7 +230,7 @@ def _import_module(evaluator: Elements, name: ast.expr, scope: Scope, frame: Fra
     for thing in evaluator.evaluate(name, scope, frame):
         text = evaluator.plain_of(thing)
         if isinstance(text, str):
-            file = evaluator.project.module(text, scope.file)
+            file = evaluator.module(text, scope.file)
             found.append(ModuleThing(file) if file else External(text))
             continue
         prefix = _leading_text(name)

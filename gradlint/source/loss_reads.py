@@ -9,7 +9,6 @@ from typing import TypeVar
 
 from gradlint.source.changed_containers import is_changed_by_a_method, is_rebuilt
 from gradlint.source.computed_from import ComputedFrom, ends
-from gradlint.source.gradient_flow import filled
 from gradlint.source.index import (
     CONDITIONAL,
     Binding,
@@ -103,7 +102,6 @@ class LossReads:
     def __init__(self, models: Models) -> None:
         self.models = models
         self.evaluator = models.evaluator
-        self._filled: dict[int, set[str]] = {}
         self._file: SourceFile | None = None
 
     def of(self, index: FileIndex) -> Iterator[LossRead]:
@@ -111,7 +109,10 @@ class LossReads:
         found: dict[int, LossRead] = {}
         self._file = index.file
         for scope in index.scopes:
-            for end in ends(scope, self.models):
+            starts = list(ends(scope, self.models))
+            if not starts or not any(self._loss(site.node, scope) for site in scope.calls):
+                continue
+            for end in starts:
                 for node in ComputedFrom(scope).of(end):
                     if isinstance(node, ast.Call) and id(node) not in found and (read := self._read(node, scope)):
                         found[id(node)] = read
@@ -121,19 +122,25 @@ class LossReads:
         given = call.args[0] if call.args else next((k.value for k in call.keywords if k.arg == "input"), None)
         if given is None or isinstance(given, ast.Starred):
             return None
-        names = {external_name(t) or "" for t in self.evaluator.ask(call.func, scope)}
-        losses = {name.rpartition(".")[2] for name in names if name.startswith("torch.")}
-        if len(names) != 1 or not losses <= LOSSES or not losses:
+        loss = self._loss(call, scope)
+        if loss is None:
             return None
         path = scope.path_at(position_of(call))
-        if self.evaluator.dead(path, scope) or any(_is_for_another(b, call.func, losses) for b in path):
+        if self.evaluator.dead(path, scope) or any(_is_for_another(b, call.func, loss) for b in path):
             return None
         made = self._made(given, _Way(scope))
         if made is None:
             return None
         model = self.models.model(made.model) if made.model is not None else None
         at = location(made.scope.file, made.node)
-        return LossRead(losses.pop(), location(scope.file, call), made.op, at, model)
+        return LossRead(loss, location(scope.file, call), made.op, at, model)
+
+    def _loss(self, call: ast.Call, scope: Scope) -> str | None:
+        """The loss of torch that a call computes, or None."""
+        names = {external_name(t) or "" for t in self.evaluator.ask(call.func, scope)}
+        name = names.pop() if len(names) == 1 else ""
+        loss = name.rpartition(".")[2]
+        return loss if name.startswith("torch.") and loss in LOSSES else None
 
     # -- expressions ---------------------------------------------------------------------------------------
 
@@ -169,17 +176,11 @@ class LossReads:
             for key in (f"{name}[{way.keys[0]!r}]", f"{name}.{way.keys[0]}"):
                 if key in scope.stores:
                     return self._reached(scope.stores[key], at, way.on(way.keys[1:]))
-        if way.of_tensor and name in self._filled_in(scope):
+        if way.of_tensor and name in scope.filled():
             return None
         if way.keys and is_changed_by_a_method(name, scope):
             return None
         return self._reached(scope.bindings.get(name, []), at, way)
-
-    def _filled_in(self, scope: Scope) -> set[str]:
-        """The variables of a function that are written to in place."""
-        if id(scope) not in self._filled:
-            self._filled[id(scope)] = set(filled(scope))
-        return self._filled[id(scope)]
 
     def _stored(self, node: ast.expr, way: _Way) -> Made | None:
         """What was assigned to `self.x` or `out["x"]` before, in the same function."""
@@ -344,11 +345,11 @@ def _agreed(made: Sequence[Made | None]) -> Made | None:
     return known[0] if known and len(known) == len(made) and len({m.op for m in known}) == 1 else None
 
 
-def _is_for_another(block: Block, criterion: ast.expr, losses: set[str]) -> bool:
+def _is_for_another(block: Block, criterion: ast.expr, loss: str) -> bool:
     """Whether a branch is taken for another loss alone: `isinstance(criterion, nn.MSELoss)`."""
     match block.test:
         case ast.Call(func=ast.Name(id="isinstance"), args=[tested, kind]) if dotted(tested) == dotted(criterion):
-            return (terminal_name(kind) in losses) is (block.branch == 1)
+            return (terminal_name(kind) == loss) is (block.branch == 1)
     return False
 
 

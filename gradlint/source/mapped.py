@@ -131,7 +131,7 @@ def _sources(init: Scope) -> Iterator[ast.expr]:
                 yield from _mappings(call)
             case ast.Name(id="setattr") if len(call.args) == 3 and _is_name(call.args[0], me):
                 yield from _looped(init, call.args[1], call.args[2])
-    for statement in walk(init.node):
+    for statement in walk(init.node) if "items" in init.words else ():
         match statement:
             case ast.Assign(targets=[ast.Subscript(value=target, slice=key)], value=value) if _is_name(target, me):
                 yield from _looped(init, key, value)

@@ -6,7 +6,7 @@ import ast
 
 from gradlint.location import Location
 from gradlint.source.evaluate import Evaluator
-from gradlint.source.index import CallSite, Scope, location, terminal_name
+from gradlint.source.index import CallSite, Scope, location
 from gradlint.source.model_names import (
     RECURRENT,
     is_model_name,
@@ -79,24 +79,18 @@ class ModelClasses:
         evaluator = self.evaluator
         for cls in evaluator.mro(scope):
             for site in cls.all_calls():
-                callee = terminal_name(site.node.func)
-                if depth > 6 or not _may_construct(site, callee):
+                if depth > 6 or not _may_construct(site):
                     continue
                 inside = frame if frame is not None and site.scope is frame.function else None
-                with evaluator.question():
-                    things = evaluator.evaluate(site.node.func, site.scope, inside)
-                    if any(is_recurrent_name(t) or isinstance(t, ClassThing) for t in things) and evaluator.dead(
-                        site.path, site.scope, inside
-                    ):
-                        continue
-                for thing in things:
-                    name = external_name(thing) or ""
-                    if is_recurrent_name(thing):
-                        kinds.append(name.rpartition(".")[2])
+                things = evaluator.ask(site.node.func, site.scope, inside)
+                made = [t for t in things if isinstance(t, ClassThing) or is_recurrent_name(t)]
+                if not made or self._is_dead(site, inside):
+                    continue
+                for thing in made:
+                    if not isinstance(thing, ClassThing):
+                        kinds.append((external_name(thing) or "").rpartition(".")[2])
                         places.append(location(site.scope.file, site.node))
-                    elif isinstance(thing, ClassThing) and thing.scope not in evaluator.mro(scope):
-                        if not self.is_module(thing.scope):
-                            continue
+                    elif thing.scope not in evaluator.mro(scope) and self.is_module(thing.scope):
                         part = self.recurrence_of_class(
                             thing.scope, self._inner_frame(thing.scope, site, inside), depth + 1
                         )
@@ -114,6 +108,11 @@ class ModelClasses:
         found = Recurrence(tuple(dict.fromkeys(kinds)), tuple(dict.fromkeys(places))) if kinds else None
         self._recurrences[key] = found
         return found
+
+    def _is_dead(self, site: CallSite, frame: Frame | None) -> bool:
+        """Whether a call never runs, under a budget of its own."""
+        with self.evaluator.question():
+            return self.evaluator.dead(site.path, site.scope, frame)
 
     def _handwritten(self, cls: Scope) -> Location | None:
         """`handwritten`, once a class: what its arguments are does not bear on it."""
@@ -133,8 +132,7 @@ class ModelClasses:
         evaluator = self.evaluator
         for cls in evaluator.mro(scope):
             for site in cls.all_calls():
-                callee = terminal_name(site.node.func)
-                if depth > 5 or (not _may_load(site, callee) and not callee[:1].isupper()):
+                if depth > 5 or not _may_load(site):
                     continue
                 inside = frame if frame is not None and site.scope is frame.function else None
                 for thing in evaluator.ask(site.node, site.scope, inside):
@@ -171,13 +169,15 @@ def header(node: ast.AST) -> ast.AST:
     return header
 
 
-def _may_construct(site: CallSite, callee: str) -> bool:
+def _may_construct(site: CallSite) -> bool:
+    callee = site.name
     return callee[:1].isupper() or callee == "" or callee in site.scope.bindings or "rnn" in callee.lower()
 
 
-def _may_load(site: CallSite, callee: str) -> bool:
+def _may_load(site: CallSite) -> bool:
     return (
-        callee in {"from_pretrained", "create_model", "load", "get_model"}
+        site.name[:1].isupper()
+        or site.name in {"from_pretrained", "create_model", "load", "get_model"}
         or any(k.arg in {"pretrained", "weights", "encoder_weights"} for k in site.node.keywords)
         or "pretrained" in site.scope.words
         or "models" in site.scope.words

@@ -141,7 +141,7 @@ class Names(Elements):
         alias = binding.node
         assert isinstance(alias, ast.alias)
         wanted = alias.name if alias.asname else alias.name.partition(".")[0]
-        file = self.project.module(wanted, scope.file)
+        file = self.module(wanted, scope.file)
         if file is not None and file.path != scope.file.path:
             return (ModuleThing(file),)
         return (External(wanted),)
@@ -154,12 +154,12 @@ class Names(Elements):
 
     def imported(self, module: str, name: str, level: int, scope: Scope) -> Things:
         """What `from <level dots>module import name` gives in a file."""
-        file = self.project.module(module, scope.file, level)
+        file = self.module(module, scope.file, level)
         if file is not None and file.path != scope.file.path:
             found = self.exported(file, name)
             if found:
                 return found
-        submodule = self.project.module(f"{module}.{name}" if module else name, scope.file, level)
+        submodule = self.module(f"{module}.{name}" if module else name, scope.file, level)
         if submodule is not None and submodule.path != scope.file.path:
             return (ModuleThing(submodule),)
         if file is not None or level:
@@ -177,7 +177,7 @@ class Names(Elements):
 
     def _from_stars(self, name: str, scope: Scope) -> Things:
         for module, level in scope.stars:
-            file = self.project.module(module, scope.file, level)
+            file = self.module(module, scope.file, level)
             if file is None:
                 if module in STAR_EXPORTS and not level and name in STAR_EXPORTS[module]:
                     return (External(f"{module}.{name}"),)

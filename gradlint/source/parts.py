@@ -65,7 +65,7 @@ class Parts:
 
     def _builds(self, call: CallSite) -> bool:
         """Whether a call makes a model out of what it is given."""
-        if terminal_name(call.node.func) in {"add_module", "register_module"}:
+        if call.name in {"add_module", "register_module"}:
             return True
         for thing in self.models.evaluator.ask(call.node.func, call.scope):
             match thing:

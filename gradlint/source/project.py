@@ -64,6 +64,11 @@ class SourceFile:
                     raise error from None
 
     @cached_property
+    def folder(self) -> Path:
+        """Where the file lies."""
+        return Path(self.path).parent
+
+    @cached_property
     def lines(self) -> list[str]:
         """The text's lines without their ends, split only where Python's tokenizer splits."""
         return self.text.split("\n")
@@ -146,7 +151,7 @@ class Project:
         self._capacity = capacity
         self._folders: dict[str, frozenset[str]] = {}
         self._search_paths: dict[Path, list[Path]] = {}
-        self._modules: dict[tuple[str, str, int], tuple[SourceFile | None, Trail]] = {}
+        self._modules: dict[tuple[str, Path, int], tuple[SourceFile | None, Trail]] = {}
 
     def file(self, path: Path | str) -> SourceFile | None:
         """The file, or None if it cannot be read or does not parse."""
@@ -189,11 +194,11 @@ class Project:
         Searches the importer's folder (a script's own folder is on sys.path), then its parents up to the root,
         and `src/` of the root. None for everything outside the project.
         """
-        key = (name, importer.path, level)
+        key = (name, importer.folder, level)
         if key not in self._modules:
             outer, self.trail = self.trail, Trail()
             try:
-                found = self._find(name, Path(importer.path).parent, level)
+                found = self._find(name, importer.folder, level)
                 self._modules[key] = (found, self.trail)
             finally:
                 self.trail = outer

@@ -112,10 +112,10 @@ class _Reading:
             for site in scope.calls:
                 things = self.evaluator.ask(site.node.func, scope)
                 made = [
-                    Instance(t, site.node, scope)
+                    made
                     for t in things
                     if not isinstance(t, FunctionThing)
-                    and self.optimizers.algorithm(Instance(t, site.node, scope)) is not None
+                    and self.optimizers.algorithm(made := Instance(t, site.node, scope)) is not None
                 ]
                 if made and not self.evaluator.dead(site.path, scope):
                     optimizer = self.optimizers.optimizer(made[0], made)
@@ -149,7 +149,7 @@ class _Reading:
     def _imports(self, file: SourceFile, index: FileIndex) -> Iterator[SourceFile]:
         """The project files that a file names in its imports, in order."""
         for name, level in index.imports():
-            other = self.project.module(name, file, level)
+            other = self.evaluator.module(name, file, level)
             if other is not None:
                 yield other
 

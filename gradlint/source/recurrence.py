@@ -47,12 +47,13 @@ def handwritten(evaluator: Evaluator, cls: Scope) -> Location | None:
     if not weights and not parts:
         return None
     me = first_parameter(forward) or "self"
-    parts |= _weighing_methods(cls, weights, me)
-    aliases = _aliases(forward.node, weights, me)
-    handles = _aliases(forward.node, parts, me)
-    for node in walk(forward.node):
-        if isinstance(node, (ast.For, ast.While)):
-            place = _loop(node, (weights, aliases), (parts, handles), me)
+    loops = [n for n in walk(forward.node) if isinstance(n, (ast.For, ast.While))]
+    if loops:
+        parts |= _weighing_methods(cls, weights, me)
+        aliases = _aliases(forward.node, weights, me)
+        handles = _aliases(forward.node, parts, me)
+        for loop in loops:
+            place = _loop(loop, (weights, aliases), (parts, handles), me)
             if place is not None:
                 return location(cls.file, place)
     return _step_cell(forward, cls, weights, me) or _over_a_tree(cls, weights, me)
@@ -258,6 +259,8 @@ def _weight_uses(
     """The names that go through an own weight inside an expression."""
     found = []
     for node in walk(value):
+        if not isinstance(node, (ast.Call, ast.BinOp)):
+            continue
         parts: list[ast.expr] = []
         match node:
             case ast.Call(func=ast.Attribute(value=ast.Name(id=owner), attr=attr), args=args) if (
@@ -361,10 +364,7 @@ def _over_a_tree(cls: Scope, weights: set[str], me: str) -> Location | None:
     It runs in `forward`, and puts something through a weight itself or in a method that it calls.
     """
     methods = {m.name: m for m in cls.children if m.kind == "function"}
-    weighing = {name for name, m in methods.items() if _weight_uses(m.node, weights, me)}
     for name in _reached(methods, "forward"):
-        if weighing.isdisjoint(_reached(methods, name)):
-            continue
         for site in methods[name].calls:
             match site.node.func:
                 case ast.Attribute(value=ast.Name(id=owner), attr=called) if owner == me and called == name:
@@ -375,7 +375,9 @@ def _over_a_tree(cls: Scope, weights: set[str], me: str) -> Location | None:
                     continue
             named = {n.attr for a in site.node.args for n in walk(a) if isinstance(n, ast.Attribute)}
             named |= {a.id for a in site.node.args if isinstance(a, ast.Name)}
-            if any(map(_BELOW.match, named)):
+            if any(map(_BELOW.match, named)) and any(
+                _weight_uses(methods[m].node, weights, me) for m in _reached(methods, name)
+            ):
                 return location(cls.file, site.node)
     return None
 

@@ -28,7 +28,7 @@ GUARDS = frozenset({"where", "nan_to_num", "masked_select", "isfinite", "item"})
 
 LOGARITHMS = frozenset({"log", "log2", "log10"})
 ROOTS = frozenset({"sqrt", "rsqrt"})
-_CANDIDATES = LOGARITHMS | ROOTS | {"pow", "float_power"}
+_CANDIDATES = LOGARITHMS | ROOTS | {"pow", "float_power", "**"}
 
 _TARGETS = re.compile(r"^(self|cls|y|y_true|targets?|labels?|gt\w*|masks?|t|eps\w*|alpha\w*|beta\w*|sigma\w*)$")
 VIEWS = frozenset(
@@ -51,6 +51,8 @@ class Singularities:
         """Those of a file, each expression once."""
         found: dict[int, Singularity] = {}
         for scope in index.scopes:
+            if scope.words.isdisjoint(_CANDIDATES):
+                continue
             for expression in ends(scope, self.models):
                 for node in ComputedFrom(scope, GUARDS).of(expression):
                     known = self._singular(node, scope)

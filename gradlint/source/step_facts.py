@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from gradlint.location import Location
 from gradlint.source.events import Event
-from gradlint.source.index import Binding, Scope, dotted, location, position_of, terminal_name
+from gradlint.source.index import Binding, Scope, dotted, location, position_of
 from gradlint.source.script import StepEvent
 from gradlint.source.step_order import exclusive
 from gradlint.source.walking import walk
@@ -62,7 +62,7 @@ LENGTH_NAMES = re.compile(
 def autocast(scope: Scope) -> str | None:
     """The dtype under `autocast` in a function, or None."""
     for site in scope.calls:
-        if terminal_name(site.node.func) == "autocast":
+        if site.name == "autocast":
             text = ast.unparse(site.node)
             return "bfloat16" if "bfloat16" in text else "float16"
     return None

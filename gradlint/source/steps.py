@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from gradlint.source.evaluate import Evaluator
 from gradlint.source.events import Event, Events
-from gradlint.source.index import FileIndex, Scope, location, terminal_name
+from gradlint.source.index import FileIndex, Scope, location
 from gradlint.source.models import Models
 from gradlint.source.optimizers import Optimizers
 from gradlint.source.resolve import resolve
@@ -181,7 +181,7 @@ class Steps:
         if owner is not None and self.models.is_module(owner):
             return (self.models.model(Instance(ClassThing(owner), None, owner)),)
         classes = [c for c in index.classes if self.models.is_module(c)]
-        used = {w for c in classes for s in c.all_calls() if (w := terminal_name(s.node.func)) != c.name}
+        used = {w for c in classes for s in c.all_calls() if (w := s.name) != c.name}
         outer = [c for c in classes if c.name not in used]
         return tuple(self.models.model(Instance(ClassThing(c), None, c, None, True)) for c in outer)
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import ast
-from dataclasses import dataclass, field
 from typing import TypeAlias
+
+import msgspec
 
 from gradlint.source.index import Scope
 from gradlint.source.project import SourceFile
 from gradlint.source.value import Value
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Frame:
+class Frame(msgspec.Struct, frozen=True, eq=False):
     """One call of a project function: its parameters mean the arguments of `call` in the caller's scope."""
 
     function: Scope
@@ -23,36 +23,31 @@ class Frame:
     depth: int = 0
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Plain:
+class Plain(msgspec.Struct, frozen=True, eq=False):
     """A plain Python value."""
 
     value: Value
 
 
-@dataclass(frozen=True, slots=True)
-class External:
+class External(msgspec.Struct, frozen=True):
     """A name from outside the project, fully qualified ("torch.optim.Adam")."""
 
     name: str
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class ModuleThing:
+class ModuleThing(msgspec.Struct, frozen=True, eq=False):
     """A module of the project."""
 
     file: SourceFile
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class ClassThing:
+class ClassThing(msgspec.Struct, frozen=True, eq=False):
     """A class of the project."""
 
     scope: Scope
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class FunctionThing:
+class FunctionThing(msgspec.Struct, frozen=True, eq=False):
     """A function, lambda or method of the project, bound to `receiver` if any; `frame` closes over a call."""
 
     scope: Scope
@@ -60,8 +55,7 @@ class FunctionThing:
     frame: Frame | None = None
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Instance:
+class Instance(msgspec.Struct, frozen=True, eq=False):
     """What a call returned that is not looked into: an object of `cls`, or the result of an outside function.
 
     `call` is None for the `self` of a class that is read on its own.
@@ -79,16 +73,14 @@ class Instance:
         return id(self.call) if self.call is not None else id(self.scope.node)
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Member:
+class Member(msgspec.Struct, frozen=True, eq=False):
     """An attribute that is not looked into, of an object that is known."""
 
     owner: Thing
     name: str
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Items:
+class Items(msgspec.Struct, frozen=True, eq=False):
     """A list, tuple, set or dict literal, or a comprehension, with its elements unevaluated."""
 
     node: ast.expr
@@ -96,15 +88,13 @@ class Items:
     frame: Frame | None = None
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Group:
+class Group(msgspec.Struct, frozen=True, eq=False):
     """A sequence of things that were put together by the program (a tuple of what `prepare` returns)."""
 
     elements: tuple[tuple[Thing, ...], ...]
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Unknown:
+class Unknown(msgspec.Struct, frozen=True, eq=False):
     """Nothing is known, because of `reason`."""
 
     reason: str
@@ -117,12 +107,11 @@ Thing: TypeAlias = (
 Things: TypeAlias = tuple[Thing, ...]
 
 
-@dataclass(slots=True)
-class Budget:
+class Budget(msgspec.Struct, eq=False):
     """How many more expressions may be looked at for one question."""
 
     left: int = 20000
-    exhausted: bool = field(default=False)
+    exhausted: bool = False
 
     def spend(self) -> bool:
         """Take one; False when none is left."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from gradlint.source.computed_from import ComputedFrom
 from gradlint.source.frozen import call_is_under_no_grad
 from gradlint.source.gradient_flow import backwards
-from gradlint.source.index import Binding, CallSite, FileIndex, Scope, dotted, location, position_of, terminal_name
+from gradlint.source.index import Binding, CallSite, FileIndex, Scope, dotted, location, position_of
 from gradlint.source.models import Models
 from gradlint.source.optimizers import Optimizers
 from gradlint.source.script import Forgotten, Optimizer
@@ -40,8 +40,10 @@ class Ungiven:
     # -- a part that is put in after the optimizer was made ------------------------------------------------
 
     def _replaced(self, scope: Scope) -> Iterator[Forgotten]:
+        if not scope.stores:
+            return
         made = [s for s in scope.calls if self._is_optimizer(s)]
-        if not made or any(terminal_name(s.node.func) == "add_param_group" for s in scope.all_calls()):
+        if not made or any(s.name == "add_param_group" for s in scope.all_calls()):
             return
         for key, bindings in scope.stores.items():
             owner, _, part = key.rpartition(".")
@@ -65,16 +67,14 @@ class Ungiven:
                 continue
             if any(position_of(site.node) < b.position for b in scope.bindings.get(root, [])):
                 continue
-            used = any(
-                terminal_name(s.node.func) == "step" and position_of(s.node) > binding.position for s in scope.calls
-            )
+            used = any(s.name == "step" and position_of(s.node) > binding.position for s in scope.calls)
             called = any(dotted(s.node.func) == root and position_of(s.node) > binding.position for s in scope.calls)
             if used and called:
                 return site
         return None
 
     def _is_optimizer(self, site: CallSite) -> bool:
-        if not terminal_name(site.node.func)[:1].isupper() or not site.node.args:
+        if not site.name[:1].isupper() or not site.node.args:
             return False
         things = self.evaluator.ask(site.node, site.scope)
         return any(

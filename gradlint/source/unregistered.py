@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from gradlint.source.frozen import call_is_under_no_grad
-from gradlint.source.index import CallSite, FileIndex, Scope, first_parameter, location, terminal_name
+from gradlint.source.index import CallSite, FileIndex, Scope, first_parameter, location
 from gradlint.source.models import Models
 from gradlint.source.script import Forgotten
 from gradlint.source.things import External, Instance, Plain, Thing, external_name
@@ -54,9 +54,11 @@ class Unregistered:
         for name, bindings in cls.attributes.items():
             if any(not isinstance(b.value, (*_PLAIN, ast.Name)) for b in bindings if b.kind != "augment"):
                 continue
-            held = [self._held(b.value, b.scope) for b in bindings if b.value is not None and b.scope is not None]
-            held += [self._held(v, s) for v, s in _added(cls, f"{{me}}.{name}")]
-            kinds = {k for found in held for k in found}
+            held = [(b.value, b.scope) for b in bindings if b.value is not None and b.scope is not None]
+            kinds = {k for value, scope in held for k in self._held(value, scope)}
+            if None in kinds:
+                continue
+            kinds |= {k for value, scope in _added(cls, f"{{me}}.{name}") for k in self._held(value, scope)}
             if not kinds or None in kinds or not _is_only_read(cls, name) or self._is_named_outside(cls, name):
                 continue
             first = next(b for b in bindings if b.scope is not None)
@@ -103,13 +105,13 @@ class Unregistered:
             and s.node.func.value.id == name
         ]
         # Stored, filled, assigned to `self`: any other mention may register what is in it.
-        if len(loads) != len(bindings) + len(adds) + 1 or any(terminal_name(s.node.func) not in _ADDS for s in adds):
+        if len(loads) != len(bindings) + len(adds) + 1 or any(s.name not in _ADDS for s in adds):
             return [None]
         found = [k for b in bindings if b.value is not None for k in self._held(b.value, scope, depth + 1)]
         return found + [k for s in adds for a in s.node.args[-1:] for k in self._given(s, a, depth)]
 
     def _given(self, site: CallSite, argument: ast.expr, depth: int) -> list[str | None]:
-        if terminal_name(site.node.func) in {"extend", "update"}:
+        if site.name in {"extend", "update"}:
             return self._held(argument, site.scope, depth + 1) if isinstance(argument, _PLAIN) else [None]
         return self._element(argument, site.scope, depth)
 
@@ -142,7 +144,7 @@ class Unregistered:
             seen.update(id(n) for n in walk(site.node))
             how = _use(forward, site.node)
             if how is not None:
-                name = how if how != "called" else terminal_name(site.node.func)
+                name = how if how != "called" else site.name
                 yield Forgotten("forward", name, cls.name, location(cls.file, site.node), trains=held == "weights")
 
     # -- parameters that are moved on the way --------------------------------------------------------------
@@ -247,7 +249,7 @@ def _looks(parent: ast.AST | None, node: ast.expr, parents: dict[int, ast.AST]) 
 
 
 def _may_construct(site: CallSite) -> bool:
-    return terminal_name(site.node.func)[:1].isupper() or isinstance(site.node.func, ast.Call)
+    return site.name[:1].isupper() or isinstance(site.node.func, ast.Call)
 
 
 def _use(forward: Scope, call: ast.Call) -> str | None:
