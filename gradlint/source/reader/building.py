@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any
 
 from gradlint.graph.model import Node, Parameter
@@ -18,6 +19,7 @@ class TooLargeError(Exception):
 
 
 _SCALARS = frozenset([bool, int, float, str, type(None)])
+_node_of = attrgetter("node")
 
 
 def plain(value: Any) -> Any:
@@ -31,6 +33,8 @@ def plain(value: Any) -> Any:
 
 def plain_attributes(table: dict[str, Any]) -> dict[str, Any]:
     """The attributes of a node that are known, as JSON."""
+    if _SCALARS.issuperset(map(type, table.values())):
+        return dict(table)
     return {
         name: value if type(value) in _SCALARS else plain(value)
         for name, value in table.items()
@@ -67,29 +71,37 @@ class GraphBuilder:
 
     def register(self, array: Array, name: str) -> str:
         """The name of a parameter in this model; a second name is an alias."""
-        if id(array) not in self.arrays:
-            self.arrays[id(array)] = name
+        known = self.arrays.get(id(array))
+        if known is None:
+            self.arrays[id(array)] = known = name
             self.parameters[name] = array
             self._kept.append(array)
-        elif self.arrays[id(array)] != name:
-            others = self.aliases.setdefault(self.arrays[id(array)], [])
+        elif known != name:
+            others = self.aliases.setdefault(known, [])
             if name not in others:
                 others.append(name)
-        return self.arrays[id(array)]
+        return known
 
-    def path_of(self, module: Module, fallback: str) -> str:
-        """The module path as torch would name it; `fallback` for modules that are registered nowhere."""
-        if id(module) not in self.paths:
-            taken = set(self.paths.values())
-            name, n = fallback, 1
-            while name in taken:
-                n += 1
-                name = f"{fallback}{n}"
-            for path, inner in module.walk(name):
-                if id(inner) not in self.paths:
-                    self.paths[id(inner)] = path
-                    self._kept.append(inner)
-                    self.register_parameters(inner, path)
+    def path_of(self, module: Module, fallback: str | None = None) -> str:
+        """The module path as torch would name it.
+
+        A module that is registered nowhere is called `fallback`, or as its class, with a number where that is taken.
+        """
+        known = self.paths.get(id(module))
+        return self._adopt(module, fallback or module.class_name.lower()) if known is None else known
+
+    def _adopt(self, module: Module, wanted: str) -> str:
+        """Name a module that is registered nowhere, and what it holds."""
+        taken = set(self.paths.values())
+        name, n = wanted, 1
+        while name in taken:
+            n += 1
+            name = f"{wanted}{n}"
+        for path, inner in module.walk(name):
+            if id(inner) not in self.paths:
+                self.paths[id(inner)] = path
+                self._kept.append(inner)
+                self.register_parameters(inner, path)
         return self.paths[id(module)]
 
     def emit(
@@ -109,14 +121,15 @@ class GraphBuilder:
         if len(self.nodes) >= self.limit:
             raise TooLargeError
         if module is not None:
-            path = self.path_of(module, module.class_name.lower())
+            path = self.path_of(module)
             base = path or module.class_name.lower()
         else:
             path = self.stack[-1] if self.stack else ""
             base = name or ("act" if kind == "activation" else op.lower())
             base += str(self._next(base)) if name is None else ""
         unique = self._unique(base) if module is not None or name is not None else base
-        names = {role: self.register(array, f"{path or unique}.{role}") for role, array in (parameters or {}).items()}
+        owner = path or unique
+        names = {r: self.register(a, f"{owner}.{r}") for r, a in parameters.items()} if parameters else {}
         if feature_axis is None and shape is not None and len(shape) >= 2:
             feature_axis = 1 if len(shape) == 4 else -1
         node = Node(
@@ -124,7 +137,7 @@ class GraphBuilder:
             kind=kind,
             op=op,
             name=unique,
-            inputs=tuple(t.node for t in inputs),
+            inputs=tuple(map(_node_of, inputs)),
             shape=shape,
             attributes=plain_attributes(attributes) if attributes else {},
             parameters=names,
@@ -148,7 +161,8 @@ class GraphBuilder:
         """The node of a parameter, buffer or constant tensor, made at its first use."""
         while array.view_of is not None:
             array = array.view_of
-        if id(array) not in self._array_nodes:
+        made = self._array_nodes.get(id(array))
+        if made is None:
             if array.parameter or array.buffer:
                 name = self.arrays.get(id(array)) or self.register(array, f"parameter{self._next('parameter')}")
                 op = "parameter" if array.parameter else "buffer"
@@ -158,7 +172,7 @@ class GraphBuilder:
                 made = self.emit("constant", "constant", [], site, {"value": value}, array.shape)
             self._array_nodes[id(array)] = made
             self._kept.append(array)
-        return self._array_nodes[id(array)]
+        return made
 
     def finished_parameters(self) -> tuple[Parameter, ...]:
         """The parameters with their laws at this moment."""

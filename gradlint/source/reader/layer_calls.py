@@ -36,13 +36,14 @@ class LayerCalls(Operands):
             case "linear":
                 if layer.op == "bilinear":
                     inputs = self.operands(args, site)
-                else:
+                elif x.shape is None:
                     self.learn_input(x, (None, laws.size(a.get("in_features"))))
                 shape = (*(x.shape or (None, None))[:-1], laws.size(a.get("out_features")))
                 a["bias"], axis = "bias" in arrays, -1
             case "conv" | "conv_transpose":
                 d = int(layer.op[-2])
-                self.learn_input(x, (None, laws.size(a.get("in_channels")), *([None] * d)), channels=True)
+                if x.shape is None:
+                    self.learn_input(x, (None, laws.size(a.get("in_channels")), *([None] * d)), channels=True)
                 change = shapes.convolved if layer.kind == "conv" else shapes.unconvolved
                 shape = change(x.shape, laws.size(a.get("out_channels")), d, a)
                 a["bias"], axis = "bias" in arrays, 1

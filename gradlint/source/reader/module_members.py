@@ -50,9 +50,12 @@ class ModuleMembers(Modules):
 
     def module_attribute(self, module: Module, name: str, site: Site) -> Any:
         """module.NAME."""
-        for table in (module.attributes, module.children, module.parameters):
-            if name in table:
-                return table[name]
+        if name in module.attributes:
+            return module.attributes[name]
+        if name in module.children:
+            return module.children[name]
+        if name in module.parameters:
+            return module.parameters[name]
         member = module.cls.find(name) if module.cls else None
         if member is not None:
             return self.bind_member(member, module, site)

@@ -226,7 +226,7 @@ class Modules(Externals):
         kept = self.outer_site
         if outside:
             self.outer_site = site
-        builder.stack.append(builder.path_of(module, module.class_name.lower()))
+        builder.stack.append(builder.path_of(module))
         self.building += 1
         try:
             return self.call_function(forward, args, kwargs, site, module)

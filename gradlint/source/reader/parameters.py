@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 from gradlint.graph.model import InitLaw
@@ -19,24 +21,23 @@ MAX_LAYERS = 1_024
 _SCALARS = frozenset([bool, int, float, str, type(None)])
 
 
-def built(name: str, args: list[Any], kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Drawn]]:
-    """The arguments of torch.nn.NAME by their names, and its parameters; dictionaries of the caller's own."""
+def built(name: str, args: list[Any], kwargs: dict[str, Any]) -> tuple[dict[str, Any], Mapping[str, Drawn]]:
+    """The arguments of torch.nn.NAME by their names, in a dictionary of the caller's own, and its parameters."""
     signature = LAYERS[name].signature
     values = (*args, *kwargs.values())
-    kinds = tuple(map(type, values))
-    if signature and _SCALARS.issuperset(kinds):
-        known = _built_from_scalars(name, values, tuple(kwargs), kinds)
+    if signature and _SCALARS.issuperset(map(type, values)):
+        known = _built_from_scalars(name, tuple(kwargs), *values)
         if known is not None:
-            return dict(known[0]), dict(known[1])
+            return dict(known[0]), known[1]
     arguments = bind(signature, args, kwargs) if signature else dict(kwargs)
     return arguments, parameters_of(name, arguments)
 
 
-@lru_cache(MAX_LAYERS)
+@lru_cache(MAX_LAYERS, typed=True)
 def _built_from_scalars(
-    name: str, values: tuple[Any, ...], names: tuple[str, ...], kinds: tuple[type, ...]
-) -> tuple[dict[str, Any], dict[str, Drawn]] | None:
-    """`built` for numbers, texts and flags (`kinds` tells 1 from True), None where an argument is missing.
+    name: str, names: tuple[str, ...], *values: Any
+) -> tuple[dict[str, Any], Mapping[str, Drawn]] | None:
+    """`built` for numbers, texts and flags (1 is not True here), None where an argument is missing.
 
     The last values are those of the named arguments.
     """
@@ -46,7 +47,7 @@ def _built_from_scalars(
     if any(default is REQUIRED and n not in given for n, default in parse_signature(signature).items()):
         return None
     arguments = bind(signature, list(values[:count]), dict(zip(names, values[count:], strict=True)))
-    return arguments, parameters_of(name, arguments)
+    return arguments, MappingProxyType(parameters_of(name, arguments))
 
 
 def spread(value: Any, dimensions: int) -> tuple[int | None, ...]:

@@ -192,8 +192,8 @@ class _Reading:
 
     def _explore_functions(self) -> None:
         """Call what nothing calls; first what nothing even mentions, for it calls the others with real arguments."""
-        functions = [f for f in self._own(Function) if not f.name.startswith("<")]
-        mentioned = _mentioned_names(self.loads)
+        functions = [f for f in self._own(Function) if not f.called and not f.name.startswith("<")]
+        mentioned = _mentioned_names(self.loads) if functions else set()
         for function in [*(f for f in functions if f.name not in mentioned), *functions]:
             if not function.called:
                 self._next_phase()
@@ -223,7 +223,7 @@ class _Reading:
                 self._guarded(lambda m=member, s=site: self.machine.call(Bound(m, instance), [], {}, s))
 
     def _explore_models(self) -> None:
-        classes = [c for c in self._own(UserClass) if c.is_module]
+        classes = [c for c in self._own(UserClass) if c.is_module and not c.instantiated]
         used = {name: _names_used_by_others(name, self.loads) for name in (c.name for c in classes)}
         for cls in classes:
             if not cls.instantiated and not used[cls.name]:

@@ -26,11 +26,18 @@ def windowed(length: int | None, kernel: Any, stride: Any, padding: Any, dilatio
     return max(0, (length + 2 * p - d * (k - 1) - 1) // s + 1)
 
 
+def unmeasured(shape: tuple[int | None, ...]) -> bool:
+    """Whether no length of (N, C, *spatial) is known: none is known after a window moved over them either."""
+    return shape[2:].count(None) == len(shape) - 2
+
+
 def convolved(shape: Shape, channels: int | None, dimensions: int, arguments: dict[str, Any]) -> Shape:
     """(N, C, *spatial) after a convolution."""
     get = arguments.get
     if shape is None or len(shape) != dimensions + 2:
         return (None, channels, *([None] * dimensions))
+    if unmeasured(shape):
+        return (shape[0], channels, *shape[2:])
     axes = zip(
         shape[2:],
         *(
@@ -44,7 +51,7 @@ def convolved(shape: Shape, channels: int | None, dimensions: int, arguments: di
 
 def pooled(shape: Shape, dimensions: int, arguments: dict[str, Any]) -> Shape:
     """(N, C, *spatial) after a pooling whose stride defaults to its kernel."""
-    if shape is None or len(shape) != dimensions + 2:
+    if shape is None or len(shape) != dimensions + 2 or unmeasured(shape):
         return shape
     kernel = arguments.get("kernel_size")
     stride = arguments.get("stride")
@@ -57,6 +64,8 @@ def unconvolved(shape: Shape, channels: int | None, dimensions: int, arguments: 
     get = arguments.get
     if shape is None or len(shape) != dimensions + 2:
         return (None, channels, *([None] * dimensions))
+    if unmeasured(shape):
+        return (shape[0], channels, *shape[2:])
     lengths: list[int | None] = []
     for axis, length in enumerate(shape[2:]):
         k, s, p, o, d = (

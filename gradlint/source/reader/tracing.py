@@ -42,6 +42,8 @@ class _State:
 
 
 def _copied(table: dict[str, Any]) -> dict[str, Any]:
+    if not table:
+        return {}
     copied = table.copy()
     for name, value in table.items():
         if isinstance(value, (list, dict)):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import repeat
 from typing import Any
 
 from gradlint.graph.model import InitLaw
@@ -153,7 +154,7 @@ class Pieces:
     rank_change: int = 0
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Array:
     """A tensor outside the graph: a parameter, a buffer or plain data, with the law of its elements.
 
@@ -286,7 +287,7 @@ class Instance:
     open: bool = False
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Module:
     """An nn.Module object.
 
@@ -329,6 +330,8 @@ class Module:
                 continue
             seen.add(id(module))
             yield path, module
+            if not module.children:
+                continue
             start = f"{path}." if path else ""
             below: list[tuple[str, Module]] = []
             for name, child in module.children.items():
@@ -370,14 +373,15 @@ def contains_tensor(value: Any, depth: int = 0) -> bool:
     """Whether a graph tensor is in a value, looking into short containers."""
     if isinstance(value, (Tensor, Pieces)):
         return True
+    inner: Iterable[Any] = ()
     if depth < 3:
         if isinstance(value, (list, tuple)):
-            return any(contains_tensor(v, depth + 1) for v in value[:64])
-        if isinstance(value, dict):
-            return any(contains_tensor(v, depth + 1) for v in list(value.values())[:64])
-        if isinstance(value, Choice):
-            return any(contains_tensor(v, depth + 1) for v in value.values)
-    return False
+            inner = value[:64]
+        elif isinstance(value, dict):
+            inner = list(value.values())[:64]
+        elif isinstance(value, Choice):
+            inner = value.values
+    return any(map(contains_tensor, inner, repeat(depth + 1)))
 
 
 def is_plain(value: Any, depth: int = 0) -> bool:
