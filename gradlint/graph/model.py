@@ -50,6 +50,7 @@ from functools import cached_property
 from typing import Any
 
 from gradlint.location import Location
+from gradlint.quick_init import quick_init
 
 KINDS = frozenset(
     [
@@ -105,6 +106,7 @@ RECTIFIERS = frozenset(
 )
 
 
+@quick_init
 @dataclass(frozen=True)
 class InitLaw:
     """How the elements of a parameter are drawn before training.
@@ -140,6 +142,7 @@ class InitLaw:
     centred: bool = False
 
 
+@quick_init
 @dataclass(frozen=True)
 class Parameter:
     """A parameter or buffer of the model.
@@ -157,6 +160,7 @@ class Parameter:
     frozen_by: Location | None = None
 
 
+@quick_init
 @dataclass(frozen=True)
 class Node:
     """One operation.
