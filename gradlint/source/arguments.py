@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 
+from gradlint.source.candidates import conditional, is_none
 from gradlint.source.evaluation import Evaluation
 from gradlint.source.index import END, CallSite, FileIndex, Scope, terminal_name
 from gradlint.source.keywords import passed
@@ -55,17 +56,23 @@ def is_parsed(thing: Thing) -> Instance | None:
 
 def attribute_of_arguments(evaluator: Evaluation, instance: Instance, name: str) -> Things:
     """What `args.name` (or `args["name"]`) holds by default; empty when the object holds no such thing."""
-    stored = stored_on(evaluator, instance, name)
+    stored, certain = stored_on(evaluator, instance, name)
+    if certain:
+        return stored
+    before = tuple(t for t in _given(evaluator, instance, name) if not (stored and is_none(t)))
+    return (*(conditional(t) for t in stored), *before) if before else stored
+
+
+def _given(evaluator: Evaluation, instance: Instance, name: str) -> Things:
+    """What an object holds under a name as it was made."""
     parser = is_parsed(instance)
     if parser is not None:
-        return stored or flag(evaluator, parser, name)
+        return flag(evaluator, parser, name)
     constructor = external_name(instance.cls) or ""
     if name == "value" and _ABSL_DEFINITION.fullmatch(constructor) and instance.call and len(instance.call.args) > 1:
         found = evaluator.evaluate(instance.call.args[1], instance.scope, instance.frame)
         return tuple(_as_flag(t, "absl default") for t in found)
     if constructor.endswith(NAMESPACES) and instance.call is not None:
-        if stored:
-            return stored
         given = passed(evaluator, instance.call, name, instance.scope, instance.frame)
         if given:
             return given
@@ -75,21 +82,22 @@ def attribute_of_arguments(evaluator: Evaluation, instance: Instance, name: str)
                     return evaluator.item(thing, name)
     if name in {"module", "_orig_mod"}:
         return (instance,)
-    return stored
+    return ()
 
 
-def stored_on(evaluator: Evaluation, instance: Instance, name: str) -> Things:
-    """What assignments in the scope that made the object put under this attribute: `cfg.LR = …`."""
+def stored_on(evaluator: Evaluation, instance: Instance, name: str) -> tuple[Things, bool]:
+    """What assignments where the object was made put under this attribute, `cfg.LR = …`, and whether that is all."""
     if instance.call is None:
-        return ()
+        return (), False
     scope = instance.scope
     for key in scope.holders(instance.call):
         for full in (f"{key}.{name}", f"{key}[{name!r}]"):
             bindings = scope.stores.get(full)
             if bindings:
                 found = reaching(bindings, END, ())
-                return tuple(t for b, _ in found for t in evaluator.binding(b, scope, instance.frame))
-    return ()
+                things = tuple(t for b, _ in found for t in evaluator.binding(b, scope, instance.frame))
+                return things, any(not only_on for _, only_on in found)
+    return (), False
 
 
 def flag(evaluator: Evaluation, parser: Instance, name: str) -> Things:

@@ -49,6 +49,11 @@ def identity(thing: Thing, depth: int = 0) -> object:
     return id(thing)
 
 
+def is_none(thing: Thing) -> bool:
+    """Whether a thing is `None`."""
+    return isinstance(thing, Plain) and thing.value.value is None
+
+
 def distinct(things: Things) -> Things:
     """The things without repetition, cut where there are too many; an Unknown where there are none."""
     seen: dict[object, Thing] = {}

@@ -6,7 +6,7 @@ import ast
 from itertools import product
 
 from gradlint.source import arithmetic
-from gradlint.source.candidates import MAX_CANDIDATES, conditional
+from gradlint.source.candidates import MAX_CANDIDATES, conditional, is_none
 from gradlint.source.elements import Elements
 from gradlint.source.index import END, Binding, Path, Position, Scope, position_of
 from gradlint.source.known_names import BUILTINS, STAR_EXPORTS
@@ -46,6 +46,8 @@ class Names(Elements):
                 if not found and current is scope and current.kind != "class":
                     found = reaching(bindings, END, path)
                 things = self._bound(found, current, in_frame)
+                if current.kind == "module" and all(is_none(t) for t in things):
+                    things = self._set_by_functions(name, current) or things
                 if things:
                     return things
             if current.kind == "module" and current.stars:
@@ -58,7 +60,16 @@ class Names(Elements):
                 at = position  # A class body runs where it stands; its methods run later.
         if name in BUILTINS:
             return (External(f"builtins.{name}"),)
+        things = self._set_by_functions(name, self.index_of(scope).module)
+        if things:
+            return things
         return (Unknown(f"`{name}` is not defined in the project"),)
+
+    def _set_by_functions(self, name: str, module: Scope) -> Things:
+        """What functions give a name of the module that they declare `global`."""
+        setters = [s for s in self.index_of(module).scopes if name in s.globals and name in s.bindings]
+        found = [t for s in setters for t in self._bound(reaching(s.bindings[name], END, ()), s, None)]
+        return tuple(found) if len(setters) < 2 else tuple(conditional(t) for t in found)
 
     def _frame_of(self, scope: Scope, frame: Frame | None) -> Frame | None:
         while frame is not None and frame.function is not scope:

@@ -16,6 +16,7 @@ from gradlint.source.index import (
     terminal_name,
 )
 from gradlint.source.keywords import spread
+from gradlint.source.other_names import calls_by_other_names
 from gradlint.source.signatures import argument, parameter_default
 from gradlint.source.things import (
     ClassThing,
@@ -122,13 +123,9 @@ class Passing(Attributes):
             sites = [*index.calls_by_name.get(name, [])]
             if owner is not None and function.name == "__init__":
                 sites += [s for s in index.calls_by_name.get("__init__", []) if _is_super_call(s, owner)]
-                sites += [
-                    s
-                    for n, b in index.module.bindings.items()
-                    if n != name and _aliases(b, name)
-                    for s in index.calls_by_name.get(n, [])
-                ]
                 sites += self._of_heirs(index, owner)
+            if owner is None or function.name == "__init__":
+                sites += calls_by_other_names(index, name)
             found.extend(s for s in sites if s.scope is not function and self._calls(s, function, owner))
             if len(found) >= MAX_CALLERS:
                 break
@@ -166,10 +163,3 @@ def _is_super_call(site: CallSite, owner: Scope) -> bool:
         return False
     node = site.scope.owner_class.node
     return isinstance(node, ast.ClassDef) and any(terminal_name(b) == owner.name for b in node.bases)
-
-
-def _aliases(bindings: list[Binding], name: str) -> bool:
-    return any(
-        b.kind == "from" and isinstance(b.node, ast.ImportFrom) and b.node.names[b.unpack[0]].name == name
-        for b in bindings
-    )

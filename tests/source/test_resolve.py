@@ -161,3 +161,69 @@ def test_dataclass_defaults_and_overrides(tmp_path: Path) -> None:
         x = (c.lr, d.lr, c.betas)
     """
     assert values(resolved(tmp_path, text)) == [(2e-3, 1e-4, (0.9, 0.99))]
+
+
+@pytest.mark.parametrize("before", ["", "args = None\n"])
+def test_a_name_that_a_function_declares_global_is_what_it_gives_it(tmp_path: Path, before: str) -> None:
+    text = f"""
+{PARSER}
+{before}
+def main():
+    global args
+    args = parser.parse_args()
+    train()
+def train():
+    return args.lr
+x = train()
+"""
+    assert values(resolved(tmp_path, text)) == [3e-5]
+
+
+def test_a_global_that_two_functions_set_keeps_both_values(tmp_path: Path) -> None:
+    text = """
+        def slow():
+            global rate
+            rate = 1e-3
+        def fast():
+            global rate
+            rate = 0.1
+        def train():
+            return rate
+        x = train()
+    """
+    found = resolved(tmp_path, text).values
+    assert sorted(v.value for v in found) == [1e-3, 0.1]
+    assert all(v.conditional for v in found)
+
+
+def test_a_module_value_hides_what_functions_that_are_not_known_to_run_set(tmp_path: Path) -> None:
+    text = """
+        rate = 0.2
+        def decay():
+            global rate
+            rate = 0.1
+        def train():
+            return rate
+        x = train()
+    """
+    assert values(resolved(tmp_path, text)) == [0.2]
+
+
+@pytest.mark.parametrize(("key", "expected"), [("lr", [1.0, 2e-3]), ("decay", [0.1])])
+def test_what_is_stored_on_some_branch_leaves_the_value_given_before(
+    tmp_path: Path, key: str, expected: list[float]
+) -> None:
+    text = f"""
+        def train(kind, rate):
+            options = dict(lr=2e-3, decay=None)
+            if kind == "adafactor":
+                options["lr"] = 1.0
+            if kind == "sgd":
+                options["decay"] = 0.1
+            return options
+        def get(key, options):
+            return options[key]
+        made = train(input(), input())
+        x = get("{key}", made)
+    """
+    assert values(resolved(tmp_path, text)) == expected
