@@ -7,7 +7,8 @@ import re
 
 from gradlint.source.candidates import conditional, is_none
 from gradlint.source.evaluation import Evaluation
-from gradlint.source.index import END, CallSite, FileIndex, Scope, terminal_name
+from gradlint.source.hydra_configuration import composed
+from gradlint.source.index import END, CallSite, FileIndex, Scope, first_parameter, location, terminal_name
 from gradlint.source.keywords import passed
 from gradlint.source.reaching import reaching
 from gradlint.source.things import (
@@ -205,6 +206,20 @@ def parameter_option(evaluator: Evaluation, name: str, scope: Scope) -> Things:
                 return (evaluator.plain(False, decorator, outer, f"click default of --{name}", overridable=True),)
         return (Unknown(f"--{name} has no default"),)
     return ()
+
+
+def configured(evaluator: Evaluation, name: str, scope: Scope) -> Things:
+    """The configuration that hydra gives the first parameter of a function; empty where it gives none."""
+    decorators = getattr(scope.node, "decorator_list", ())
+    if not decorators or name != first_parameter(scope):
+        return ()
+    known = evaluator.configured.get(id(scope))
+    if known is None:
+        table = composed(decorators, scope.file.path, evaluator.project.trail.files)
+        way = ("hydra's configuration",)
+        known = (Plain(Value(table, location(scope.file, scope.node), way, overridable=True)),) if table else ()
+        evaluator.configured[id(scope)] = known
+    return known
 
 
 ABSL_FLAGS = External("absl.flags.FLAGS")

@@ -67,6 +67,12 @@ class Importers:
                 break
         return found
 
+    def importing(self, module: str, word: str) -> list[SourceFile]:
+        """Files that import a module from outside the project and hold a word, sorted by path."""
+        self._project.trail.importers.add((module, word))
+        loaded = [self._project.file(path) for path in self.naming(module, word)[:MAX_IMPORTERS]]
+        return [f for f in loaded if f is not None]
+
     def naming(self, path: str, name: str) -> list[str]:
         """The paths of all files that import the module at `path` and hold the word `name`, sorted."""
         if self._table is None:

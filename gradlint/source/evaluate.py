@@ -12,6 +12,7 @@ from gradlint.source.index import (
     Scope,
     position_of,
 )
+from gradlint.source.instantiation import Held
 from gradlint.source.known_calls import call_external, call_member, curried
 from gradlint.source.passing import Passing
 from gradlint.source.things import (
@@ -89,6 +90,8 @@ class Evaluator(Passing):
                 return (FunctionThing(inner, None, frame),) if inner else (Unknown("a lambda out of reach"),)
             case ast.NamedExpr(value=value) | ast.Await(value=value) | ast.Starred(value=value):
                 return self.evaluate(value, scope, frame)
+            case Held(things=things):
+                return things
         return (Unknown("it is computed at run time"),)
 
     def _combine(

@@ -60,6 +60,9 @@ class Evaluation(ABC):
         self._families: dict[int, list[Scope]] = {}
         self._curried: dict[tuple[int, int], ast.Call] = {}
         self._rests: dict[tuple[int, int], ast.Dict] = {}
+        self.configured: dict[int, Things] = {}
+        self.composed: dict[tuple[int, int], ast.Call | None] = {}
+        self.composed_from: list[object] = []
         self.budget = Budget()
 
     def index(self, file: SourceFile) -> FileIndex:

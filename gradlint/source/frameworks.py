@@ -10,6 +10,7 @@ from gradlint.location import Location
 from gradlint.source import arithmetic
 from gradlint.source.evaluate import Evaluator
 from gradlint.source.index import CallSite, FileIndex, location, terminal_name
+from gradlint.source.instantiation import configured_calls, written
 from gradlint.source.models import Models
 from gradlint.source.optimizers import Optimizers
 from gradlint.source.resolve import resolve
@@ -38,7 +39,7 @@ class Frameworks:
 
     def of(self, index: FileIndex) -> list[TrainingStep]:
         """The steps of Trainers that a file constructs."""
-        found: list[TrainingStep] = []
+        found = [s for site in configured_calls(self.evaluator, index) for s in self._lightning(site, index)]
         for name, sites in index.calls_by_name.items():
             if not name.endswith("Trainer") and name != "from_argparse_args":
                 continue
@@ -118,7 +119,7 @@ class Frameworks:
                             t
                             for t in things
                             if isinstance(t, Instance)
-                            and t.call is call.node
+                            and written(t.call) is call.node
                             and self.optimizers.algorithm(t) is not None
                         ]
                         if roots:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import ast
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from gradlint.source import arithmetic, configuration
 from gradlint.source.arguments import attribute_of_arguments
 from gradlint.source.elements import Elements
+from gradlint.source.hydra_configuration import interpolated
 from gradlint.source.index import Scope
+from gradlint.source.instantiation import MAKERS, Composed, Held, instantiated
 from gradlint.source.things import (
     ClassThing,
     External,
@@ -144,7 +147,9 @@ def call_external(evaluator: Elements, name: str, node: ast.Call, scope: Scope, 
     if name == "importlib.import_module" and first is not None:
         return _import_module(evaluator, first, scope, frame)
     if name.endswith(configuration.LOADERS) and first is not None:
-        return _configuration(evaluator, first, scope, frame)
+        return _configuration(evaluator, first, scope, frame, "OmegaConf" in name)
+    if name in MAKERS:
+        return instantiated(evaluator, node, scope, frame)
     if name in {"deepspeed.initialize", "apex.amp.initialize", "amp.initialize"}:
         model = next((k.value for k in node.keywords if k.arg == "model"), None)
         optimizer = next((k.value for k in node.keywords if k.arg == "optimizer"), None)
@@ -176,11 +181,11 @@ def curried(partial: Instance, node: ast.Call, scope: Scope) -> ast.Call:
         outer = outer.parent
 
     def seen(value: ast.expr) -> ast.expr:
-        within = outer is not None or isinstance(value, ast.Constant)
+        within = outer is not None or isinstance(value, (ast.Constant, Held))
         return value if within else ast.copy_location(ast.Name("<given elsewhere>", ast.Load()), value)
 
     named = {k.arg for k in node.keywords}
-    call = ast.Call(
+    call = Composed(
         seen(partial.call.args[0]),
         [*map(seen, partial.call.args[1:]), *node.args],
         [
@@ -188,6 +193,7 @@ def curried(partial: Instance, node: ast.Call, scope: Scope) -> ast.Call:
             *node.keywords,
         ],
     )
+    call.written = node
     return ast.copy_location(call, node)
 
 
@@ -265,14 +271,16 @@ def _modules_of(evaluator: Elements, package: str, scope: Scope) -> list[Any]:
     return []
 
 
-def _configuration(evaluator: Elements, source: ast.expr, scope: Scope, frame: Frame | None) -> Things:
+def _configuration(
+    evaluator: Elements, source: ast.expr, scope: Scope, frame: Frame | None, as_omegaconf: bool
+) -> Things:
     found: list[Thing] = []
     for thing in evaluator.evaluate(source, scope, frame):
         for path in _paths(evaluator, thing):
             file = configuration.find(path, scope.file, evaluator.project)
             value = configuration.load(file) if file else None
             if value is not None and file is not None:
-                found.append(Plain(value))
+                found.append(Plain(replace(value, value=interpolated(value.value)) if as_omegaconf else value))
                 evaluator.files[str(file)] = None
     return tuple(found) or (Unknown("a configuration file that is not at hand"),)
 

@@ -10,6 +10,7 @@ from gradlint.source.drawn_anew import is_drawn_anew
 from gradlint.source.evaluate import Evaluator
 from gradlint.source.frozen import frozen_parts
 from gradlint.source.index import CallSite, FileIndex, Scope, location, source_of, terminal_name
+from gradlint.source.instantiation import MAKERS, written
 from gradlint.source.model_classes import ModelClasses, header
 from gradlint.source.model_names import is_model_name, is_recurrent_name
 from gradlint.source.parts import Parts
@@ -175,7 +176,7 @@ class Models(ModelClasses):
                 if id(site.node) in inner:
                     continue
                 roots = [t for t in self._constructs(site) if self.is_model(t)]
-                roots = [r for r in roots if isinstance(r, Instance) and r.call is site.node]
+                roots = [r for r in roots if isinstance(r, Instance) and written(r.call) is site.node]
                 if roots:
                     inner.update(id(n) for n in walk(site.node))
                     if not self.parts.is_part(site):
@@ -190,21 +191,23 @@ class Models(ModelClasses):
                 isinstance(callee, Member) and isinstance(callee.owner, (ClassThing, External))
             ):
                 made.append(Instance(callee, site.node, site.scope))
+            if isinstance(callee, External) and callee.name in MAKERS:
+                made += self.evaluator.ask(site.node, site.scope)
         return tuple(made)
 
 
 def variable_of(root: Instance) -> str | None:
     """The variable or attribute that the construction is assigned to."""
-    if root.call is None:
+    call = written(root.call)
+    if call is None:
         return None
-    wanted = {id(root.call)}
     for table in (root.scope.bindings, root.scope.stores):
         for name, bindings in table.items():
             for binding in bindings:
                 if (
                     binding.value is not None
                     and not binding.unpack
-                    and (id(binding.value) in wanted or _chained(binding.value, root.call))
+                    and (binding.value is call or _chained(binding.value, call))
                 ):
                     return name
     return None

@@ -166,7 +166,7 @@ class Names(Elements):
     def imported(self, module: str, name: str, level: int, scope: Scope) -> Things:
         """What `from <level dots>module import name` gives in a file."""
         file = self.module(module, scope.file, level)
-        if file is not None and file.path != scope.file.path:
+        if file is not None and (file.path != scope.file.path or scope.kind != "module"):
             found = self.exported(file, name)
             if found:
                 return found

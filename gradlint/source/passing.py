@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 
-from gradlint.source.arguments import parameter_option
+from gradlint.source.arguments import configured, parameter_option
 from gradlint.source.attributes import Attributes
 from gradlint.source.candidates import with_way
 from gradlint.source.index import (
@@ -15,6 +15,7 @@ from gradlint.source.index import (
     first_parameter,
     terminal_name,
 )
+from gradlint.source.instantiation import constructions
 from gradlint.source.keywords import spread
 from gradlint.source.other_names import calls_by_other_names
 from gradlint.source.signatures import argument, parameter_default
@@ -46,7 +47,7 @@ class Passing(Attributes):
             return (Instance(ClassThing(owner), None, owner),)
         if frame is not None and frame.function is scope:
             return self._argument(name, scope, frame.call, frame.scope, frame.outer)
-        option = parameter_option(self, name, scope)
+        option = parameter_option(self, name, scope) or configured(self, name, scope)
         if option:
             return option
         sites = self.call_sites(scope)[:MAX_CALLERS]
@@ -129,6 +130,8 @@ class Passing(Attributes):
             found.extend(s for s in sites if s.scope is not function and self._calls(s, function, owner))
             if len(found) >= MAX_CALLERS:
                 break
+        if owner is not None and function.name == "__init__":
+            found += constructions(self, owner)
         self._sites[id(function)] = found
         return found
 

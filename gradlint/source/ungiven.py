@@ -9,6 +9,7 @@ from gradlint.source.computed_from import ComputedFrom
 from gradlint.source.frozen import call_is_under_no_grad
 from gradlint.source.gradient_flow import backwards
 from gradlint.source.index import Binding, CallSite, FileIndex, Scope, dotted, location, position_of
+from gradlint.source.instantiation import written
 from gradlint.source.models import Models
 from gradlint.source.optimizers import Optimizers
 from gradlint.source.script import Forgotten, Optimizer
@@ -78,7 +79,8 @@ class Ungiven:
             return False
         things = self.evaluator.ask(site.node, site.scope)
         return any(
-            isinstance(t, Instance) and t.call is site.node and self.optimizers.algorithm(t) is not None for t in things
+            isinstance(t, Instance) and written(t.call) is site.node and self.optimizers.algorithm(t) is not None
+            for t in things
         )
 
     # -- a network in the loss that no optimizer is given --------------------------------------------------

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 from typing import Any
 
+from gradlint.source.hydra_configuration import composed
+from gradlint.source.reader.libraries import with_attributes
 from gradlint.source.reader.loops import Loops
 from gradlint.source.reader.values import (
     External,
@@ -63,12 +65,20 @@ class Definitions(Loops):
         if last == "dataclass" and isinstance(value, UserClass):
             value.is_record = True
             return value
+        if last == "main" and isinstance(value, Function) and not value.defaults:
+            self._configure(value, decorator)
         applied = self.evaluate(decorator, frame)
         if isinstance(applied, Function):
             result = self.call(applied, [value], {}, site_of(frame.file, decorator))
             if isinstance(result, (Function, UserClass)) and not isinstance(value, UserClass):
                 return value if result.name == "wrapper" else result
         return value
+
+    def _configure(self, function: Function, decorator: ast.expr) -> None:
+        """Give a function under `@hydra.main` the configuration that is at hand for its only parameter."""
+        table = composed([decorator], function.frame.file.path, self.project.trail.files)
+        if table is not None and len(function.node.args.args) == 1:
+            function.defaults = [with_attributes(table)]
 
     def _run_classdef(self, node: ast.ClassDef, frame: Frame) -> None:
         bases = [self.evaluate(b, frame) for b in node.bases if not isinstance(b, ast.Starred)]

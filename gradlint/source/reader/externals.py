@@ -6,7 +6,7 @@ from typing import Any
 
 from gradlint.source import configuration
 from gradlint.source.project import Project
-from gradlint.source.reader import environments, laws
+from gradlint.source.reader import environments, instantiate, laws
 from gradlint.source.reader.external_names import MATH, MODEL_LIBRARIES, NOT_MODELS
 from gradlint.source.reader.torch_calls import TorchCalls
 from gradlint.source.reader.torchvision_blocks import CONVOLUTION_BLOCKS, convolution_block
@@ -57,6 +57,8 @@ class Externals(TorchCalls):
             return lambda args, kwargs, site: self.call_math(name, last, args, kwargs, site)
         if name.endswith(configuration.LOADERS):
             return lambda args, kwargs, site: self._configuration(name, args, site)
+        if name in instantiate.MAKERS:
+            return lambda args, kwargs, site: instantiate.instantiated(self, args, kwargs, site)
         if name in ("copy.deepcopy", "copy.copy"):
             deep = last == "deepcopy"
             return lambda args, kwargs, site: self.copied(args[0], site, deep) if args else Unknown(name)

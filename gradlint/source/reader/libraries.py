@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 from gradlint.source import configuration
+from gradlint.source.hydra_configuration import interpolated
 from gradlint.source.reader.builtin_objects import BuiltinObjects
 from gradlint.source.reader.builtin_sequences import MAX_RANGE
 from gradlint.source.reader.values import (
@@ -58,7 +59,7 @@ class Libraries(BuiltinObjects):
             case "types.SimpleNamespace":
                 return Instance(None, dict(kwargs))
             case "easydict.EasyDict":
-                return _with_attributes({**(args[0] if args and isinstance(args[0], dict) else {}), **kwargs})
+                return with_attributes({**(args[0] if args and isinstance(args[0], dict) else {}), **kwargs})
             case "argparse.ArgumentParser":
                 return Instance(None, {"*arguments*": {}})
             case "argparse.Namespace":
@@ -79,7 +80,7 @@ class Libraries(BuiltinObjects):
         value = configuration.load(found) if found is not None else None
         if value is None:
             return Unknown("a configuration file that is not at hand")
-        return _with_attributes(value.value) if "OmegaConf" in loader else value.value
+        return with_attributes(interpolated(value.value)) if "OmegaConf" in loader else value.value
 
     def _builtin_open(self, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
         return Instance(None, {"name": args[0]}, open=True) if args else Unknown("a file")
@@ -137,13 +138,13 @@ class Libraries(BuiltinObjects):
         return Native(name, lambda a, k, s: Unknown(name))
 
 
-def _with_attributes(content: Any) -> Any:
+def with_attributes(content: Any) -> Any:
     """Nested dictionaries whose items are attributes too."""
     match content:
         case dict():
-            return Instance(None, {key: _with_attributes(value) for key, value in content.items()}, open=True)
+            return Instance(None, {key: with_attributes(value) for key, value in content.items()}, open=True)
         case list():
-            return [_with_attributes(value) for value in content]
+            return [with_attributes(value) for value in content]
     return content
 
 
