@@ -95,7 +95,9 @@ def stored_on(evaluator: Evaluation, instance: Instance, name: str) -> tuple[Thi
         for full in (f"{key}.{name}", f"{key}[{name!r}]"):
             bindings = scope.stores.get(full)
             if bindings:
-                found = reaching(bindings, END, ())
+                # `args.lr = args.lr * 2` asks for what was there before.
+                earlier = [b for b in bindings if b.value is None or not evaluator.is_asked(b.value)]
+                found = [(b, p) for b, p in reaching(earlier, END, ()) if not evaluator.dead(p, scope, instance.frame)]
                 things = tuple(t for b, _ in found for t in evaluator.binding(b, scope, instance.frame))
                 return things, any(not only_on for _, only_on in found)
     return (), False
@@ -117,6 +119,18 @@ def flag(evaluator: Evaluation, parser: Instance, name: str) -> Things:
         for site in _flags(index).get(name, ()):
             if _may_be(evaluator, site, parser, index.file.path):
                 return _flag_default(evaluator, site, name)
+    return _inherited_flag(evaluator, parser, name)
+
+
+def _inherited_flag(evaluator: Evaluation, parser: Instance, name: str) -> Things:
+    """The default of a flag that a parser has from one of its `parents=[…]`."""
+    if parser.call is None:
+        return ()
+    parents = passed(evaluator, parser.call, "parents", parser.scope, parser.frame)
+    for parent in (e for p in parents for e in evaluator.elements(p)):
+        found = flag(evaluator, parent, name) if isinstance(parent, Instance) and parent.key != parser.key else ()
+        if found:
+            return found
     return ()
 
 

@@ -15,6 +15,8 @@ from gradlint.source.index import (
 from gradlint.source.instantiation import Held
 from gradlint.source.known_calls import call_external, call_member, curried
 from gradlint.source.passing import Passing
+from gradlint.source.registrations import LOOK_UPS, TIMM_MAKERS
+from gradlint.source.registries import created_by_timm, looked_up
 from gradlint.source.things import (
     ClassThing,
     External,
@@ -164,12 +166,15 @@ class Evaluator(Passing):
                 return (callee,)
             case ClassThing():
                 return (Instance(callee, node, scope, frame),)
-            case FunctionThing():
-                return self.call_function(callee, node, scope, frame)
+            case FunctionThing(receiver=receiver):
+                found = looked_up(self, callee, node, scope, frame) if receiver is not None else ()
+                return found or self.call_function(callee, node, scope, frame)
             case External(name):
-                return call_external(self, name, node, scope, frame)
+                found = created_by_timm(self, node, scope, frame) if name in TIMM_MAKERS else ()
+                return found or call_external(self, name, node, scope, frame)
             case Member(owner, name):
-                return call_member(self, owner, name, node, scope, frame)
+                found = looked_up(self, callee, node, scope, frame) if name in LOOK_UPS else ()
+                return found or call_member(self, owner, name, node, scope, frame)
             case Instance(cls=External("functools.partial"), call=ast.Call(args=[first, *_]) as made):
                 key = (id(made), id(node))
                 whole = self._curried.get(key) or self._curried.setdefault(key, curried(callee, node, scope))

@@ -13,6 +13,7 @@ from gradlint.source.index import (
     Binding,
     CallSite,
     FileIndex,
+    Path,
     Scope,
     location,
 )
@@ -144,6 +145,10 @@ class Evaluation(ABC):
         """Whether what an expression stands for outside of any call is settled: no later answer will differ."""
         return (id(expression), id(None)) in self._memo
 
+    def is_asked(self, expression: ast.expr) -> bool:
+        """Whether the answer for an expression is being looked for."""
+        return any(asked == id(expression) for asked, _ in self._active)
+
     def plain(self, value: object, node: ast.AST, scope: Scope, *way: str, overridable: bool = False) -> Plain:
         """A plain value that is written at `node`."""
         return Plain(Value(value, location(scope.file, node), way, overridable=overridable))
@@ -162,6 +167,10 @@ class Evaluation(ABC):
     @abstractmethod
     def _evaluate(self, node: ast.expr, scope: Scope, frame: Frame | None) -> Things:
         """`evaluate`, unremembered and unbounded."""
+
+    @abstractmethod
+    def dead(self, path: Path, scope: Scope, frame: Frame | None = None) -> bool:
+        """Whether one of the branches of a path does not run under the defaults that the source gives."""
 
     @abstractmethod
     def binding(self, binding: Binding, scope: Scope, frame: Frame | None) -> Things:

@@ -15,6 +15,7 @@ from gradlint.source.model_classes import ModelClasses, header
 from gradlint.source.model_names import is_model_name, is_recurrent_name
 from gradlint.source.parts import Parts
 from gradlint.source.pretrained import pretrained_of
+from gradlint.source.registrations import TIMM_MAKERS
 from gradlint.source.script import Model, Pretrained, Recurrence
 from gradlint.source.things import (
     ClassThing,
@@ -28,6 +29,9 @@ from gradlint.source.things import (
     external_name,
 )
 from gradlint.source.walking import walk
+
+CONFIGURED = MAKERS | TIMM_MAKERS
+"""Outside functions that make networks of the project."""
 
 
 class Models(ModelClasses):
@@ -191,7 +195,8 @@ class Models(ModelClasses):
                 isinstance(callee, Member) and isinstance(callee.owner, (ClassThing, External))
             ):
                 made.append(Instance(callee, site.node, site.scope))
-            if isinstance(callee, External) and callee.name in MAKERS:
+            if isinstance(callee, External) and callee.name in CONFIGURED:
+                made = [m for m in made if not (isinstance(m, Instance) and m.cls == callee)]
                 made += self.evaluator.ask(site.node, site.scope)
         return tuple(made)
 

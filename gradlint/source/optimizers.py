@@ -26,6 +26,7 @@ from gradlint.source.things import (
     Things,
     external_name,
 )
+from gradlint.source.timm_optimizers import algorithm_of, spelled_out
 from gradlint.source.value import UNKNOWN, Resolution, Value
 
 DEFAULT_RATES: dict[str, float] = {
@@ -85,6 +86,8 @@ _IN_MODEL_LIBRARIES = re.compile(
 _NOT_OPTIMIZERS = re.compile(
     r"lr_scheduler|get_\w*schedule|swa_utils\.(SWALR|AveragedModel|update_bn)|_LRScheduler|create_sched"
 )
+
+TIMM_FACTORIES = ("timm.optim.create_optimizer", "timm.optim.optim_factory.create_optimizer")
 
 _WARMUP = re.compile(r"warm_?up", re.IGNORECASE)
 
@@ -177,6 +180,9 @@ class Optimizers:
         where = location(scope.file, call if call is not None else scope.node)
         if call is None:
             return Optimizer("optimizer", names, where, (ParameterGroup((), "all", UNKNOWN),), UNKNOWN)
+        by_timm = spelled_out(call) if (external_name(root.cls) or "").endswith(TIMM_FACTORIES) else None
+        if by_timm is not None:
+            call = by_timm
         distributed = (external_name(root.cls) or "").endswith("DistributedOptimizer")
         keywords = {k.arg: k.value for k in call.keywords if k.arg}
         positional = list(call.args)
@@ -185,6 +191,9 @@ class Optimizers:
             named = self.evaluator.ask(positional[0], scope, frame) if positional else ()
             names = tuple(a for t in named if (a := optimizer_algorithm(external_name(t) or "")))
             positional = positional[1:]
+        if by_timm is not None:
+            options = resolve(self.evaluator, keywords["opt"], scope, frame).values
+            names = tuple(dict.fromkeys(a for v in options if (a := algorithm_of(v.value)))) or names
         own: dict[str | None, ast.expr] = {}
         inside = scope
         rate_name = "lr" if "lr" in keywords else "learning_rate"
@@ -207,7 +216,7 @@ class Optimizers:
         arguments = {
             k: resolve(self.evaluator, v, scope, frame)
             for k, v in keywords.items()
-            if k not in {"params", "lr", "learning_rate", "momentum"}
+            if by_timm is None and k not in {"params", "lr", "learning_rate", "momentum"}
         }
         text = ast.unparse(parameters) if parameters is not None else ""
         return Optimizer(

@@ -117,7 +117,8 @@ main()
 LIT_CONF = {
     "conf/train.yaml": "defaults:\n  - model: lit\n  - trainer: default\n  - experiment: null\n",
     "conf/trainer/default.yaml": "_target_: lightning.Trainer\ngradient_clip_val: 0.5\n",
-    "conf/model/lit.yaml": "_target_: lit.Lit\noptimizer:\n  _target_: torch.optim.Adam\n  _partial_: true\n  lr: 0.02\n"
+    "conf/model/lit.yaml": "_target_: lit.Lit\n"
+    "optimizer:\n  _target_: torch.optim.Adam\n  _partial_: true\n  lr: 0.02\n"
     "net:\n  _target_: nets.Reader\n  width: 4\n  depth: 2\n",
 }
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from gradlint.source import configuration
 from gradlint.source.project import Project
-from gradlint.source.reader import environments, instantiate, laws
+from gradlint.source.reader import environments, instantiate, laws, registries
 from gradlint.source.reader.external_names import MATH, MODEL_LIBRARIES, NOT_MODELS
 from gradlint.source.reader.torch_calls import TorchCalls
 from gradlint.source.reader.torchvision_blocks import CONVOLUTION_BLOCKS, convolution_block
@@ -19,6 +19,7 @@ from gradlint.source.reader.values import (
     is_plain,
 )
 from gradlint.source.reader.whole_numbers import whole_numbers
+from gradlint.source.registrations import TIMM_MAKERS, is_registry
 
 STANDARD_LIBRARY = frozenset(
     ["collections", "functools", "itertools", "argparse", "importlib", "types", "os", "operator", "easydict"]
@@ -64,6 +65,8 @@ class Externals(TorchCalls):
             return lambda args, kwargs, site: self.copied(args[0], site, deep) if args else Unknown(name)
         if first in STANDARD_LIBRARY:
             return lambda args, kwargs, site: self._call_library(name, args, kwargs, site)
+        if name in TIMM_MAKERS:
+            return lambda args, kwargs, site: self._created_by_timm(name, args, kwargs, site)
         if first == "timm" or name.startswith("torchvision.ops"):
             if last in ("DropPath", "StochasticDepth"):
                 return lambda args, kwargs, site: self.make_torch(last, args, kwargs, site)
@@ -79,6 +82,8 @@ class Externals(TorchCalls):
 
     def _foreign_call(self, name: str, first: str, last: str) -> NativeCall:
         """What a call of a library that is not known in particular does."""
+        if is_registry(last):
+            return lambda args, kwargs, site: registries.outside_registry(site.file)
         repeats = first == "timm" or name.startswith("torchvision.ops")
         copies = {"to_2tuple": 2, "to_ntuple": 2, "to_3tuple": 3}.get(last) if repeats else None
         passes_on = ".wrappers." in name and last in environments.SAME_SPACES
@@ -96,6 +101,10 @@ class Externals(TorchCalls):
             return Unknown(name if last in ("weight_init", "load_pretrained") else f"the value of `{name}(…)`")
 
         return called
+
+    def _created_by_timm(self, name: str, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
+        made = registries.created_by_timm(self, args, kwargs, site)
+        return made if made is not None else self.opaque_module(name, args, kwargs, site)
 
     def _foreign(self, name: str, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
         assert self.operations is not None

@@ -61,7 +61,9 @@ class Libraries(BuiltinObjects):
             case "easydict.EasyDict":
                 return with_attributes({**(args[0] if args and isinstance(args[0], dict) else {}), **kwargs})
             case "argparse.ArgumentParser":
-                return Instance(None, {"*arguments*": {}})
+                parents = self.items(kwargs.get("parents", []), site) or []
+                known = [p.attributes.get("*arguments*", {}) for p in parents if isinstance(p, Instance)]
+                return Instance(None, {"*arguments*": {k: v for table in known for k, v in table.items()}})
             case "argparse.Namespace":
                 return Instance(None, dict(kwargs))
             case "operator.mul" | "operator.add" if len(args) == 2 and all(isinstance(a, (int, float)) for a in args):

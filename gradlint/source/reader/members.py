@@ -10,6 +10,7 @@ from gradlint.source.reader.containers import Containers
 from gradlint.source.reader.external_names import CONSTANTS
 from gradlint.source.reader.layers import CONTAINERS, LAYERS
 from gradlint.source.reader.machine import MAX_NAMES, canonical
+from gradlint.source.reader.registries import is_look_up, look_up
 from gradlint.source.reader.values import (
     CHECKPOINT,
     Array,
@@ -29,6 +30,7 @@ from gradlint.source.reader.values import (
     UserClass,
     merge,
 )
+from gradlint.source.registrations import LOOK_UPS
 
 TENSOR_FACTS = frozenset(["device", "dtype", "grad", "grad_fn", "names", "layout", "is_leaf", "requires_grad"])
 
@@ -122,6 +124,8 @@ class Members(Containers):
 
     def _instance_attribute(self, value: Instance, name: str, site: Site) -> Any:
         found = self._instance_member(value, name, site)
+        if name in LOOK_UPS and is_look_up(value, name):
+            return look_up(self, value, name, found)
         return found.settled if isinstance(found, Unknown) and found.settled is not None else found
 
     def _instance_member(self, value: Instance, name: str, site: Site) -> Any:
