@@ -99,6 +99,8 @@ def stored_on(evaluator: Evaluation, instance: Instance, name: str) -> tuple[Thi
                 earlier = [b for b in bindings if b.value is None or not evaluator.is_asked(b.value)]
                 found = [(b, p) for b, p in reaching(earlier, END, ()) if not evaluator.dead(p, scope, instance.frame)]
                 things = tuple(t for b, _ in found for t in evaluator.binding(b, scope, instance.frame))
+                if external_name(instance.cls) == "yacs.config.CfgNode":
+                    things = tuple(_as_flag(t, "yacs default") for t in things)
                 return things, any(not only_on for _, only_on in found)
     return (), False
 

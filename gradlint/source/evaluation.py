@@ -62,7 +62,7 @@ class Evaluation(ABC):
         self._curried: dict[tuple[int, int], ast.Call] = {}
         self._rests: dict[tuple[int, int], ast.Dict] = {}
         self.configured: dict[int, Things] = {}
-        self.composed: dict[tuple[int, int], ast.Call | None] = {}
+        self.composed: dict[tuple[int, int], ast.expr | None] = {}
         self.composed_from: list[object] = []
         self.budget = Budget()
 

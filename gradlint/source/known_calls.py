@@ -30,6 +30,7 @@ from gradlint.source.things import (
     Unknown,
 )
 from gradlint.source.value import Value
+from gradlint.source.walking import walk
 
 SAME_OBJECT = frozenset(
     [
@@ -54,6 +55,8 @@ SAME_OBJECT = frozenset(
         "builtins.vars",
         "torch.nn.SyncBatchNorm.convert_sync_batchnorm",
         "apex.parallel.convert_syncbn_model",
+        "timm.models.convert_splitbn_model",
+        "timm.models.convert_sync_batchnorm",
         "peft.prepare_model_for_kbit_training",
         "peft.prepare_model_for_int8_training",
         "omegaconf.OmegaConf.to_container",
@@ -85,6 +88,9 @@ SAME_RECEIVER = frozenset(
     ]
 )
 """Methods of models and configurations that return their receiver."""
+
+MAX_TEXT = 500
+"""Characters of the longest expression that `eval` is followed into."""
 
 _PURE: dict[str, Callable[..., Any]] = {
     "builtins.float": float,
@@ -144,6 +150,8 @@ def call_external(evaluator: Elements, name: str, node: ast.Call, scope: Scope, 
         return tuple(e for t in evaluator.evaluate(first, scope, frame) for e in evaluator.elements(t))
     if name in {"builtins.globals", "builtins.locals"}:
         return (Member(ModuleThing(scope.file), "__dict__"),)
+    if name == "builtins.eval" and first is not None:
+        return _evaluated(evaluator, first, node, scope, frame)
     if name == "importlib.import_module" and first is not None:
         return _import_module(evaluator, first, scope, frame)
     if name.endswith(configuration.LOADERS) and first is not None:
@@ -243,6 +251,30 @@ def _import_module(evaluator: Elements, name: ast.expr, scope: Scope, frame: Fra
         if prefix and prefix.endswith("."):
             found.extend(ModuleThing(f) for f in _modules_of(evaluator, prefix.rstrip("."), scope))
     return tuple(found) or (Unknown("which module is not known"),)
+
+
+def _evaluated(evaluator: Elements, text: ast.expr, node: ast.Call, scope: Scope, frame: Frame | None) -> Things:
+    """What `eval("models." + name)` stands for, where the text is known."""
+    found: list[Thing] = []
+    for thing in evaluator.evaluate(text, scope, frame):
+        words = evaluator.plain_of(thing)
+        if isinstance(words, str) and len(words) <= MAX_TEXT:
+            place = (id(node), hash(words))
+            if place not in evaluator.composed:
+                evaluator.composed[place] = _parsed(words, node)
+            parsed = evaluator.composed[place]
+            found += evaluator.evaluate(parsed, scope, frame) if parsed is not None else ()
+    return tuple(found) or (Unknown("the text of `eval` is put together at run time"),)
+
+
+def _parsed(text: str, node: ast.Call) -> ast.expr | None:
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    for inner in walk(tree):
+        ast.copy_location(inner, node)
+    return tree
 
 
 def _leading_text(node: ast.expr) -> str:

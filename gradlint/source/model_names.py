@@ -56,6 +56,18 @@ MODEL_LIBRARIES = (
 _TRANSFORMERS_MODEL = re.compile(r"(Model|For[A-Z]\w+|LMHead\w*|PreTrainedModel|Encoder|Decoder|UNet\w*|\w*VAE)\w*$")
 
 
+_TIMM_HELPER = re.compile(
+    r"timm\.models\.(?:layers|helpers|registry|features|_\w+)\.(?!create_model$)"
+    r"|\.(?:safe_model_name|is_model\w*|list_\w+|load_\w+|resume_\w+|model_parameters|convert_\w+|apply_\w+"
+    r"|register_\w+|model_entrypoint|get_\w+|clean_\w+|freeze|unfreeze|named_apply|adapt_\w+|checkpoint_seq)$"
+)
+
+
+def is_timm_helper(name: str) -> bool:
+    """Whether an outside name is a function or layer of timm's that makes no network of its own."""
+    return _TIMM_HELPER.search(name) is not None
+
+
 @lru_cache(MAX_NAMES)
 def is_model_name(name: str) -> bool:
     """Whether calling this outside name constructs a network with weights."""
@@ -72,7 +84,7 @@ def is_model_name(name: str) -> bool:
         cls = owner.rpartition(".")[2] if last in {"from_pretrained", "from_config"} else last
         return bool(_TRANSFORMERS_MODEL.search(cls)) and not NOT_MODELS.search(cls) and cls[:1].isupper()
     if name.startswith(("timm.", "geffnet")):
-        return last == "create_model" or name.startswith("timm.models.")
+        return last == "create_model" or (name.startswith("timm.models.") and not is_timm_helper(name))
     return True
 
 

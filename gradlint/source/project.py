@@ -192,7 +192,7 @@ class Project:
         """The file that `import name` (or `from <level dots>name import …`) in `importer` means.
 
         Searches the importer's folder (a script's own folder is on sys.path), then its parents up to the root,
-        and `src/` of the root. None for everything outside the project.
+        and `src/` and `lib/` of the root. None for everything outside the project.
         """
         key = (name, importer.folder, level)
         if key not in self._modules:
@@ -233,7 +233,7 @@ class Project:
         if found is None:
             parents = [folder, *folder.parents]
             within = parents[: parents.index(self.root) + 1] if self.root in parents else [folder]
-            found = self._search_paths[folder] = [*within, self.root / "src"]
+            found = self._search_paths[folder] = [*within, self.root / "src", self.root / "lib"]
         return found
 
     def names_in(self, folder: Path) -> frozenset[str]:

@@ -91,7 +91,7 @@ def held(things: Things, node: ast.Call) -> Held:
 
 def _composed(
     evaluator: Evaluator, node: ast.Call, callees: Things, keywords: list[ast.keyword], key: object
-) -> ast.Call:
+) -> ast.expr:
     known = evaluator.composed.get((id(node), hash(key)))
     if known is None:
         call = Composed(held(callees, node), [], keywords)

@@ -87,3 +87,46 @@ def test_a_function_that_is_called_by_another_name_knows_its_arguments(read):
     (optimizer,) = script.optimizers
     assert [v.value for v in optimizer.learning_rate.values] == [0.03]
     assert [m.classes for m in optimizer.models] == [("nets.Lstm",)]
+
+
+def test_a_model_named_by_a_text_that_is_evaluated_is_that_of_the_configuration(read):
+    """Packages under `lib/` are put on the path by a script's own line; a yacs default may be overridden."""
+    default = """
+        from yacs.config import CfgNode as CN
+        _C = CN()
+        _C.LR = 0.25
+        _C.MODEL = CN()
+        _C.MODEL.NAME = "nets"
+        """
+    train = """
+        import sys
+        sys.path.insert(0, "lib")
+        import torch
+        import models
+        from config import config
+        net = eval("models." + config.MODEL.NAME + ".Lstm")(3)
+        optimizer = torch.optim.SGD(net.parameters(), lr=config.LR)
+        net(0).mean().backward()
+        optimizer.step()
+        """
+    files = {
+        "lib/config/__init__.py": "from .default import _C as config\n",
+        "lib/config/default.py": default,
+        "lib/models/__init__.py": "from . import nets\n",
+        "lib/models/nets.py": NETS,
+        "tools/train.py": train,
+    }
+    (step,) = read("tools/train.py", files).steps
+    assert [m.classes for m in step.models] == [("lib.models.nets.Lstm",)]
+    assert [(v.value, v.overridable) for v in step.optimizer.learning_rate.values] == [(0.25, True)]
+
+
+def test_a_text_that_is_not_known_evaluates_to_nothing_known(read):
+    train = """
+        import torch
+        net = eval("torch.nn." + input())(3)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        optimizer.step()
+        """
+    (optimizer,) = read("train.py", {"train.py": train}).optimizers
+    assert optimizer.models == ()

@@ -172,3 +172,17 @@ def test_create_optimizer_of_timm_takes_its_rate_and_algorithm_from_the_argument
     assert step.optimizer.algorithms == ("AdamW",)
     assert step.optimizer.learning_rate.only.value == 1e-3
     assert [m.classes for m in step.optimizer.models] == [("nets.Plain",)]
+
+
+def test_helpers_of_timm_are_no_networks(tmp_path, read):
+    text = """
+        from timm.models import create_model, load_checkpoint, safe_model_name, convert_splitbn_model
+        net = convert_splitbn_model(create_model("resnet18"), 2)
+        load_checkpoint(net, "best.pt")
+        name = safe_model_name("resnet18")
+        """
+    script = read("train.py", {"train.py": text})
+    assert [m.classes for m in script.models] == [("timm.models.create_model",)]
+    project = Project(tmp_path)
+    graphs = read_models(project.file(tmp_path / "train.py"), project, strict=True)
+    assert [g.location.line for g in graphs] == [3]

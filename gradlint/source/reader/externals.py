@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gradlint.source import configuration
+from gradlint.source.model_names import is_timm_helper
 from gradlint.source.project import Project
 from gradlint.source.reader import environments, instantiate, laws, registries
 from gradlint.source.reader.external_names import MATH, MODEL_LIBRARIES, NOT_MODELS
@@ -171,7 +172,7 @@ def _makes_model(name: str) -> bool:
     if name.startswith("transformers"):
         return name.endswith((".from_pretrained", ".from_config")) or "Model" in name or "For" in name
     if name.startswith(("timm", "open_clip", "clip")):
-        return (
+        return not is_timm_helper(name) and (
             "create_model" in name or ".models." in name or name.endswith(("clip.load", "create_model_and_transforms"))
         )
     return True
