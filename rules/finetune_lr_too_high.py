@@ -17,7 +17,9 @@ from gradlint.rule import Rule, RuleOptions
 from gradlint.source.script import Model, Optimizer, ParameterGroup, Pretrained, Script
 from gradlint.source.value import Value
 
-ADAPTIVE = frozenset({"adam", "adamw", "nadam", "radam", "adamax", "fusedadam", "adamw8bit", "adam8bit"})
+ADAPTIVE = frozenset(
+    ["adam", "adamw", "nadam", "radam", "adamax", "fusedadam", "hybridadam", "cpuadam", "adamw8bit", "adam8bit"]
+)
 USUAL_MOMENTUM = 0.9
 """The recipes for SGD in the table are with this momentum; plain SGD bears 1/(1 − 0.9) times the rate."""
 
@@ -40,7 +42,7 @@ ADAM_RANGES = {
     "t5": Range(1e-4, 3e-4, 1e-3, 2e-3),
     "gpt2": Range(1e-5, 1e-4, 2e-4, 1e-3),
     "decoder-1b": Range(1e-6, 2e-5, 5e-5, 2e-4),
-    "lora": Range(1e-4, 5e-4, 1e-3, 5e-3),
+    "lora": Range(1e-4, 5e-4, 1e-3, 1e-2),
     "vit": Range(1e-5, 1e-4, 3e-4, 1e-3),
     "clip": Range(1e-5, 1e-4, 3e-4, 1e-3),
     "cnn": Range(1e-5, 3e-4, 1e-3, 5e-3),
@@ -120,7 +122,7 @@ class FinetuneLrTooHigh(Rule):
     | T5 | Adafactor | 1e-4 – 1e-3 | 5e-3 | 2e-2 |
     | GPT-2-size decoders | Adam(W) | 1e-5 – 1e-4 | 2e-4 | 1e-3 |
     | decoders of 1B and more | Adam(W) | 1e-6 – 2e-5 | 5e-5 | 2e-4 |
-    | LoRA, QLoRA on any | Adam(W) | 1e-4 – 5e-4 | 1e-3 | 5e-3 |
+    | LoRA, QLoRA on any | Adam(W) | 1e-4 – 5e-4 | 1e-3 | 1e-2 |
     | ViT, Swin, DeiT, CLIP towers | Adam(W) | 1e-5 – 1e-4 | 3e-4 | 1e-3 |
     | ViT | SGD, momentum 0.9 | 3e-3 – 6e-2 | 1e-1 | 3e-1 |
     | CNN (ResNet, EfficientNet, VGG …) | Adam(W) | 1e-5 – 3e-4 | 1e-3 | 5e-3 |

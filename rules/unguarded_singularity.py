@@ -22,7 +22,10 @@ class UnguardedSingularity(Rule):
       batch brings to 0: a warning;
     - the logarithm of `1 - sigmoid(x)` or `1 - softmax(x)`, which round to 0 from x ≈ 17 on, and of `sigmoid(x)` or
       `softmax(x)`, which do so about 90 apart: an info;
-    - the root of a squared error, which a perfect prediction makes 0, or of a clamp at 0: an info.
+    - the logarithms of `p` and of `1 - p` in one loss: `p` is a probability that rounds to 0 or 1 as well: an info;
+    - the logarithm of a sum of exponentials behind a mask, which may leave nothing: an info;
+    - the root of a squared error, which a perfect prediction makes 0, of a clamp at 0, or of a sum of squares, which is
+      a norm without the slope that `torch.norm` has at 0: an info.
 
     A constant added, a clamp above 0, `torch.where` and the like between the two leave nothing to report.
 
@@ -113,6 +116,22 @@ def _told(singular: Singularity) -> tuple[str, str]:
             return (
                 f"takes {operation} of a squared error: where it is 0 the gradient is NaN",
                 "add a small constant inside",
+            )
+        case "squares":
+            return (
+                f"takes {operation} of squares alone, a norm that is written out: where all are 0 the gradient is NaN",
+                "use `torch.linalg.vector_norm`, or add a small constant inside",
+            )
+        case "masked":
+            return (
+                f"takes {operation} of a sum that is 0 where the mask leaves nothing, or what rounds to 0",
+                "add a small constant inside, or use `logsumexp` over logits that are masked with -inf",
+            )
+        case "probability" | "1-probability":
+            return (
+                f"takes {operation} of a probability, which float32 rounds to 0 or 1 for large logits: the loss is "
+                "infinite and the gradient NaN there",
+                "compute it from the logits, or clamp the probability away from 0 and 1",
             )
         case "sigmoid":
             return (

@@ -76,20 +76,26 @@ for _ in range(100):
         for step in script.steps:
             if step.framework != "plain" or step.accumulation or step.backward is None or not step.loop_depth:
                 continue
-            if step.optimizer is None or step.optimizer_step.path != script.path:
+            if (step.optimizer is None and not step.given) or step.optimizer_step.path != script.path:
                 continue
             if step.cleared or _cleared_elsewhere(script, step):
                 continue
+            name = step.optimizer.name if step.optimizer else _name(step)
             yield self.finding(
                 step.optimizer_step,
-                f"`{step.optimizer.name}.step()` runs in a loop and nothing clears the gradient: `backward()` adds "
+                f"`{name}.step()` runs in a loop and nothing clears the gradient: `backward()` adds "
                 "to that of all steps before",
-                help=f"call `{step.optimizer.name}.zero_grad()` before `backward()`",
+                help=f"call `{name}.zero_grad()` before `backward()`",
                 related=[Related(step.backward, "the gradient is added to here")],
                 model=step.models[0].name if step.models else None,
-                optimizer=step.optimizer.algorithm,
+                optimizer=step.optimizer.algorithm if step.optimizer else None,
                 needs_probe=False,
             )
+
+
+def _name(step: TrainingStep) -> str:
+    """What the function calls the optimizer that it is given."""
+    return next((e.receiver for e in step.events if e.location == step.optimizer_step), "optimizer")
 
 
 def _cleared_elsewhere(script: Script, step: TrainingStep) -> bool:

@@ -13,7 +13,7 @@ from gradlint.source.models import Models
 from gradlint.source.reaching import reaching
 from gradlint.source.walking import child_nodes
 
-_LOSS = re.compile(r"loss|criterion", re.IGNORECASE)
+_LOSS = re.compile(r"loss|criterion|(^|_)(nll|bce|kld|elbo)(_|$)", re.IGNORECASE)
 _MEASURES = re.compile(r"eval|test|valid|metric|score|accuracy", re.IGNORECASE)
 
 MAX_EXPRESSIONS = 300

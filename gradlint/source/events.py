@@ -48,6 +48,9 @@ _GRADIENT_WORDS = frozenset(
     ]
 )
 
+_UPDATES = _STEP_NAMES | {"grad", "_step", "super", "__getattr__", "_foreach_add_", "param_groups", "update"}
+"""Words of a `step` that the project wrote that may update parameters."""
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -158,6 +161,8 @@ class Events:
             )
             if methods and any("backward" in m.scope.words for m in methods):
                 return None
+            if methods and not any(m.scope.words & _UPDATES for m in methods):
+                return None  # A class that saves or counts and holds the optimizer for it.
             return Event("step", site, path, frame, things, framework=framework, inlined=inlined)
         if self._is_project_method(site, frame) or _NOT_OPTIMIZER.search(last):
             return None

@@ -36,7 +36,7 @@ def frozen_parts(evaluator: Evaluator, root: Instance, models: Models) -> Iterat
                 if method.kind == "function" and (method.name == "__init__" or _is_called(evaluator, method, root)):
                     frame = evaluator.frame_for(root, method, cls)
                     seen += _switches(evaluator, method, root, models, first_parameter(method) or "self", frame)
-            seen += _without_gradient(evaluator, cls, models)
+            seen += _without_gradient(evaluator, root, cls, models)
     if root.call is not None:
         seen += _in_scope(evaluator, root, models)
     yield from seen
@@ -225,13 +225,14 @@ def _loop_subject(scope: Scope, variable: str, position: tuple[int, int]) -> ast
     return None
 
 
-def _without_gradient(evaluator: Evaluator, cls: Scope, models: Models) -> list[Frozen]:
+def _without_gradient(evaluator: Evaluator, root: Instance, cls: Scope, models: Models) -> list[Frozen]:
     """A pretrained part that `forward` runs under `torch.no_grad()`."""
     forward = cls.method("forward")
     if forward is None or "no_grad" not in forward.words:
         return []
     found = []
-    called = [dotted(n.func) for n in walk(forward.node) if isinstance(n, ast.Call)]
+    frame = evaluator.frame_for(root, forward, cls)
+    called = [dotted(s.node.func) for s in forward.all_calls() if not evaluator.dead(s.path, forward, frame)]
     for node in walk(forward.node):
         if isinstance(node, ast.With) and any(_records_nothing(i.context_expr) for i in node.items):
             inside = [c for c in walk(node) if isinstance(c, ast.Call)]

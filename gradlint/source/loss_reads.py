@@ -194,6 +194,8 @@ class LossReads:
         if binding.kind == "assign":
             keys = (*binding.unpack, *way.keys)
             return None if _has_rest(binding) else self._made(binding.value, way.on(keys))
+        if binding.kind == "for" and not binding.unpack:
+            return self._made(binding.value, way.on((ELEMENT, *way.keys)))
         if binding.kind != "parameter":
             return None
         function, frame = way.scope, way.frame
@@ -234,8 +236,8 @@ class LossReads:
                     return self._made(value, way.on((_key(node.args[0]), *way.keys)))
                 if op in _METHODS and way.of_tensor:
                     return self._made(value, way.on(()))
-                if op in ACTIVATIONS and way.of_tensor:
-                    return Made(op, node, way.scope)
+                if (op in ACTIVATIONS or op == "exp") and way.of_tensor:
+                    return self._exponential(value, way, Made(op, node, way.scope))
         return None
 
     def _external(self, name: str, node: ast.Call, way: _Way) -> Made | None:
@@ -250,7 +252,12 @@ class LossReads:
         if last in _JOINS:
             parts = node.args[0].elts if node.args and isinstance(node.args[0], (ast.Tuple, ast.List)) else []
             return None if _spreads(parts) else _agreed([self._made(part, way.on(())) for part in parts])
-        return Made(last, node, way.scope)
+        return self._exponential(node.args[0], way, Made(last, node, way.scope)) if node.args else None
+
+    def _exponential(self, argument: ast.expr, way: _Way, made: Made) -> Made:
+        """An operation, the exponential of a log-softmax as the softmax that it is."""
+        inner = self._made(argument, way.on(())) if made.op == "exp" else None
+        return replace(made, op="softmax") if inner is not None and inner.op == "log_softmax" else made
 
     def _applied(self, module: Instance, node: ast.Call, way: _Way) -> Made | None:
         """What makes the output of a module that is called at `node`."""

@@ -76,6 +76,7 @@ _LIBRARIES = (
     "schedulefree.",
     "prodigyopt.",
     "dadaptation.",
+    "colossalai.nn.optimizer.",
 )
 _IN_MODEL_LIBRARIES = re.compile(
     r"(?:pytorch_pretrained_bert|pytorch_transformers|transformers)\.(?:\w+\.)*"
@@ -201,7 +202,9 @@ class Optimizers:
             positional[1] if len(positional) > 1 and not isinstance(positional[1], ast.Starred) else None
         )
         rate = self._rate(rate_node, call, names, root)
-        parameters = positional[0] if positional else keywords.get("params") or own.get("params")
+        parameters = (
+            positional[0] if positional else keywords.get("params") or keywords.get("model_params") or own.get("params")
+        )
         groups = self.groups.of(parameters, rate, inside, frame) if parameters is not None else ()
         momentum = UNKNOWN
         if "momentum" in keywords:
@@ -216,7 +219,7 @@ class Optimizers:
         arguments = {
             k: resolve(self.evaluator, v, scope, frame)
             for k, v in keywords.items()
-            if by_timm is None and k not in {"params", "lr", "learning_rate", "momentum"}
+            if by_timm is None and k not in {"params", "model_params", "lr", "learning_rate", "momentum"}
         }
         text = ast.unparse(parameters) if parameters is not None else ""
         return Optimizer(

@@ -55,7 +55,8 @@ class ScheduleOrder:
         loops = [b for b in event.path if b.kind == "loop"]
         if not loops or loops[-1] not in target.path or not self._built_on(event, optimizer):
             return False
-        if any(_waits(b) for b in event.path[event.path.index(loops[-1]) :] if b not in target.path):
+        inner = event.path[event.path.index(loops[-1]) :]
+        if any(_waits(b) and not _asks_for(b, call) for b in inner if b not in target.path):
             return False
         return not any(
             e.kind == "scheduler_step"
@@ -81,6 +82,16 @@ class ScheduleOrder:
             return True
         bases = [ast.unparse(b) for c in self.evaluator.mro(cls.scope) for b in getattr(c.node, "bases", ())]
         return any("LRScheduler" in b or "lr_scheduler" in b for b in bases)
+
+
+def _asks_for(block: Block, call: ast.Call) -> bool:
+    """Whether a condition is that there is a schedule at all: `if scheduler: scheduler.step()`."""
+    return (
+        block.branch == 0
+        and isinstance(block.test, (ast.Name, ast.Attribute))
+        and isinstance(call.func, ast.Attribute)
+        and ast.dump(block.test) == ast.dump(call.func.value)
+    )
 
 
 def _waits(block: Block) -> bool:

@@ -188,7 +188,8 @@ class TrainingStep:
     `autocast`: "float16", "bfloat16" or None. `loop_depth` counts enclosing for/while loops in the function.
     `reinforcement` is True where the loss is built from rewards or advantages; `adversarial` in GANs. `cleared`: a
     `zero_grad` may reach the parameters that it updates. `early_schedule` is where the optimizer's schedule is
-    stepped first in the loop of the two, or None.
+    stepped first in the loop of the two, or None. `given`: the optimizer is a parameter of the function, and nobody
+    in reach passes one.
     """
 
     optimizer_step: Location
@@ -211,6 +212,7 @@ class TrainingStep:
     sequence_length: Resolution = UNKNOWN
     loss: Location | None = None
     notes: tuple[str, ...] = ()
+    given: bool = False
 
 
 @dataclass(frozen=True)
@@ -269,7 +271,9 @@ class Singularity:
 
     `op`: log, log2, log10, sqrt, rsqrt. `how` it comes to 0: "rectified" (a ReLU), "clamped" (at 0), "1-sigmoid",
     "1-softmax", "sigmoid", "softmax" (rounded to 0 for large logits), "itself" (squared distances of a tensor to
-    itself), "error" (a squared error). `text` is the expression at `location`.
+    itself), "error" (a squared error), "squares" (a norm that is written out), "masked" (exponentials behind a mask),
+    "probability", "1-probability" (of which the logarithms of p and 1 - p are taken). `text` is the expression at
+    `location`.
     """
 
     op: str

@@ -20,6 +20,7 @@ from gradlint.source.index import (
 from gradlint.source.models import Models
 from gradlint.source.reaching import reaching
 from gradlint.source.script import Singularity
+from gradlint.source.squares import complement, is_masked_sum_of_exponentials, is_of_squares
 from gradlint.source.things import ClassThing, External, Instance, Member, Unknown, external_name
 from gradlint.source.walking import walk
 
@@ -74,9 +75,10 @@ class Singularities:
         inner = _resolved(argument, scope)
         how = None
         if op in LOGARITHMS:
-            how = self._cut_off(inner, scope) or self._probability(inner, scope)
+            how = self._cut_off(inner, scope) or self._probability(inner, scope) or self._masked(inner, scope)
+            how = how or self._complementary(argument, inner, scope)
         elif op in ROOTS:
-            how = self._cut_off(inner, scope) or self._distance(inner, scope)
+            how = self._cut_off(inner, scope) or self._distance(inner, scope) or self._norm(inner, scope)
             if how == "rectified" and op == "sqrt":
                 how = None  # Finite, and the slope of a ReLU at 0 is taken for 0.
         if how is None or not self._is_trained(argument, scope):
@@ -173,6 +175,48 @@ class Singularities:
                     return "itself" if _broadcast(left) and _broadcast(right) else None
                 return "error"
         return None
+
+    def _norm(self, node: ast.expr, scope: Scope) -> str | None:
+        """A norm that is written out: the root of the squares of a tensor, which `torch.norm` gives a slope at 0."""
+        applied, resolved = (lambda x: self._applied(x, scope)), (lambda x: _resolved(x, scope))
+        return "squares" if is_of_squares(node, applied, resolved) else None
+
+    def _masked(self, node: ast.expr, scope: Scope) -> str | None:
+        applied, resolved = (lambda x: self._applied(x, scope)), (lambda x: _resolved(x, scope))
+        return "masked" if is_masked_sum_of_exponentials(node, applied, resolved) else None
+
+    def _complementary(self, argument: ast.expr, inner: ast.expr, scope: Scope) -> str | None:
+        """A probability by its use: the logarithms of `p` and of `1 - p` are both taken, or of one of them by label."""
+        match inner:
+            case ast.Call(func=func, args=[_, one, other]) if terminal_name(func) == "where":
+                for either, rest in ((one, other), (other, one)):
+                    if (left := complement(rest)) is not None and ast.dump(left) == ast.dump(either):
+                        return "1-probability" if self._is_raw(either, scope) else None
+        p = complement(inner)
+        probability = argument if p is None else p
+        if not self._is_raw(probability, scope):
+            return None
+        text = ast.dump(probability)
+        for site in scope.calls:
+            op, other_argument = self._applied(site.node, scope)
+            if op not in LOGARITHMS or other_argument is None:
+                continue
+            partner = complement(other_argument)
+            if (ast.dump(partner) if partner is not None else ast.dump(other_argument)) == text and (
+                (partner is None) is not (p is None)
+            ):
+                return "probability" if p is None else "1-probability"
+        return None
+
+    def _is_raw(self, node: ast.expr, scope: Scope) -> bool:
+        """Whether a probability comes as it is from a parameter of the function, or from a model."""
+        match _resolved(node, scope):
+            case ast.Name(id=name):
+                return not _is_changed(scope, name) and any(b.kind == "parameter" for b in scope.bindings.get(name, []))
+            case ast.Call(func=func):
+                things = self.evaluator.ask(func, scope)
+                return bool(things) and all(isinstance(t, Instance) and self.models.is_model(t) for t in things)
+        return False
 
     def _is_trained(self, node: ast.expr, scope: Scope) -> bool:
         """Whether a gradient has to pass the expression."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -26,7 +27,7 @@ from gradlint.source.step_facts import (
     step_events,
 )
 from gradlint.source.step_order import backward_before
-from gradlint.source.things import ClassThing, FunctionThing, Instance, Thing
+from gradlint.source.things import ClassThing, FunctionThing, Instance, Thing, Unknown
 from gradlint.source.value import UNKNOWN, Resolution
 
 
@@ -123,6 +124,7 @@ class Steps:
             sequence_length=self._sequence_length(scope),
             loss=loss_location(source),
             notes=notes,
+            given=not optimizers and _is_given(event),
         )
 
     def _merged(self, optimizers: list[Optimizer]) -> Optimizer | None:
@@ -200,6 +202,18 @@ class Steps:
                         return found
             holder = holder.parent
         return UNKNOWN
+
+
+def _is_given(event: Event) -> bool:
+    """Whether what steps is a parameter of the function around it that is called an optimizer, and not known more."""
+    receiver = event.site.node.func
+    owner = receiver.value if isinstance(receiver, ast.Attribute) else None
+    return (
+        isinstance(owner, ast.Name)
+        and re.search("optim", owner.id, re.IGNORECASE) is not None
+        and any(b.kind == "parameter" for b in event.site.scope.bindings.get(owner.id, []))
+        and all(isinstance(t, Unknown) for t in event.things)
+    )
 
 
 def _with_order(step: TrainingStep, other: TrainingStep) -> TrainingStep:

@@ -200,7 +200,10 @@ def _added(cls: Scope, pattern: str) -> Iterator[tuple[ast.expr, Scope]]:
                 if not site.node.args:
                     continue
                 last = site.node.args[-1]
-                if func.attr in {"extend", "update"} or isinstance(last, ast.Name):
+                made = _made_for_it(method, last)
+                if made is not None and func.attr not in {"extend", "update"}:
+                    yield ast.List([made, made], ast.Load()), method
+                elif func.attr in {"extend", "update"} or isinstance(last, ast.Name):
                     yield last, method
                 else:
                     # Two of it, so that it is not taken for a module that is hidden in a list of one.
@@ -210,6 +213,25 @@ def _added(cls: Scope, pattern: str) -> Iterator[tuple[ast.expr, Scope]]:
                 for target in node.targets:
                     if isinstance(target, ast.Subscript) and ast.unparse(target.value) == key:
                         yield ast.List([node.value, node.value], ast.Load()), method
+
+
+def _made_for_it(method: Scope, element: ast.expr) -> ast.Call | None:
+    """What makes an element that a variable holds on its way into a list, and that goes nowhere else."""
+    if not isinstance(element, ast.Name):
+        return None
+    bindings = method.bindings.get(element.id, [])
+    if len(bindings) != 1 or bindings[0].kind != "assign" or not isinstance(bindings[0].value, ast.Call):
+        return None
+    parents = parents_in(method.node)
+    for node in walk(method.node):
+        if isinstance(node, ast.Name) and node.id == element.id and node is not element:
+            match parents.get(id(node)):
+                case ast.Assign(targets=[target]) if target is node:
+                    continue
+                case ast.Attribute(attr=attr) if "parameters" not in attr:
+                    continue
+            return None
+    return bindings[0].value
 
 
 def _is_only_read(cls: Scope, name: str) -> bool:

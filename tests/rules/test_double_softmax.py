@@ -219,6 +219,21 @@ def test_two_models_with_losses_of_their_own_are_told_apart(tmp_path):
     assert lines([finding], tmp_path) == ["critic = nn.Sequential(nn.Linear(8, 1), nn.Sigmoid())"]
 
 
+@pytest.mark.parametrize(
+    ("step", "count"),
+    [
+        ("loss = 0\nfor out in torch.softmax(model(x)[0], 1):\n    loss += criterion(out, y)", 1),
+        ("loss = 0\nfor out in model(x)[0]:\n    loss += criterion(out, y)", 0),
+        ("loss = criterion(torch.exp(model(x)[0].log_softmax(1)), y)", 1),
+        ("loss = criterion(model(x)[0].log_softmax(1).exp(), y)", 1),
+        ("loss = criterion(torch.exp(model(x)[0]), y)", 0),
+    ],
+)
+def test_elements_and_exponentials_are_followed(step, count, tmp_path):
+    findings = found("GL601", script("return logits, probs", step), tmp_path)
+    assert [f.severity for f in findings] == [Severity.WARNING] * count
+
+
 def test_a_log_softmax_is_an_info(tmp_path):
     text = script("return logits, logits.log_softmax(1)", "loss = criterion(model(x)[1], y)")
     (finding,) = found("GL601", text, tmp_path)

@@ -48,10 +48,21 @@ def severities(*optimizers):
         ("cnn", "Adam", 3e-4, []),
         ("other", "Adam", 2e-4, []),
         ("bert", "Lion", 1e-2, []),
+        ("decoder-1b", "HybridAdam", 3e-4, [Severity.ERROR]),
     ],
 )
 def test_table(family, algorithm, rate, expected):
     assert severities(optimizer(rate, algorithm, model(family))) == expected
+
+
+def test_adapters_have_rates_of_their_own():
+    adapter = Call(("peft.get_peft_model",), HERE)
+    tuned = [replace(model(family), adapter=adapter) for family in ("bert", "vit")]
+    assert [severities(optimizer(rate, of=m)) for m in tuned for rate in (5e-4, 5e-3, 1e-2)] == [
+        [],
+        [Severity.WARNING],
+        [Severity.ERROR],
+    ] * 2
 
 
 def test_sgd_is_compared_at_its_effective_rate():

@@ -32,6 +32,8 @@ def net(made: str, run: str = LOOP) -> str:
         "layers = []\nfor _ in range(3):\n    layers.append(nn.Linear(4, 4))\nself.layers = layers",
         "self.layers = [nn.Sequential(nn.Linear(4, 4), nn.ReLU()) for _ in range(3)]",
         "self.layers = {}\nself.layers['a'] = nn.Linear(4, 4)",
+        "self.layers = []\nfor _ in range(3):\n    layer = nn.Linear(4, 4)\n    nn.init.zeros_(layer.bias)\n"
+        "    self.layers.append(layer)",
     ],
 )
 def test_layers_in_a_plain_container_are_found(made, tmp_path):
@@ -48,6 +50,9 @@ def test_layers_in_a_plain_container_are_found(made, tmp_path):
         "self.layers = [nn.Linear(4, 4) for _ in range(3)]\nself.net = nn.Sequential(*self.layers)",
         "self.layers = []\nfor i in range(3):\n    layer = nn.Linear(4, 4)\n    self.add_module(str(i), layer)\n"
         "    self.layers.append(layer)",
+        "self.layers = []\nfor i in range(3):\n    layer = nn.Linear(4, 4)\n    register(self, layer)\n"
+        "    self.layers.append(layer)",
+        "self.layers = []\nlayer = nn.Linear(4, 4)\nself.first = layer\nself.layers.append(layer)",
         "self.a = nn.Linear(4, 4)\nself.b = nn.Linear(4, 4)\nself.layers = [self.a, self.b]",
         "self.layers = [nn.ReLU(), nn.Dropout(0.5)]",
         "self.layers = [nn.Linear(4, 4) for _ in range(3)]\nfor p in self.layers[0].parameters():\n"

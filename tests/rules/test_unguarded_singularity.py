@@ -70,6 +70,11 @@ def test_what_any_batch_brings_to_zero_is_a_warning(loss, tmp_path):
         "nn.MSELoss()(z, y) ** 0.5",
         "((z - y) ** 2).mean().sqrt()",
         "z.clamp(min=0).sqrt().mean()",
+        "(z * z).sum(1).sqrt().mean()",
+        "torch.sqrt(torch.sum(z ** 2, dim=1)).mean()",
+        "(z[:, 0] ** 2 + z[:, 1] ** 2).sqrt().mean()",
+        "torch.matmul(bands, z.norm(dim=1) ** 2).pow(0.5).mean()",
+        "torch.log((torch.exp(z) * mask).sum(1)).mean()",
     ],
 )
 def test_what_only_extreme_values_reach_is_an_info(loss, tmp_path):
@@ -88,6 +93,10 @@ def test_what_only_extreme_values_reach_is_an_info(loss, tmp_path):
         "(z - y).norm()",
         "F.log_softmax(z, dim=1).mean()",
         "torch.log(F.softplus(z)).mean()",
+        "torch.sqrt((z * z).sum(1) + 1e-8).mean()",
+        "torch.sqrt(z * y).mean()",
+        "torch.log(torch.exp(z).sum(1)).mean()",
+        "torch.log((torch.exp(z) * mask).sum(1) + 1e-9).mean()",
         "z.mean() + torch.log(1 - torch.sigmoid(z.detach())).mean()",
         "z.mean() + torch.sqrt(F.mse_loss(x, y))",
         "torch.where(z > 0, torch.log(F.relu(z)), z).mean()",
@@ -113,3 +122,20 @@ def test_functions_that_return_a_loss_are_read_too(tmp_path):
     assert finding.severity is Severity.WARNING
     assert finding.location.line == 15
     assert found(tmp_path, penalty="torch.log(F.relu(targets)).mean()") == []
+
+
+def test_what_the_logarithms_of_p_and_of_1_minus_p_are_taken_of_is_a_probability(tmp_path):
+    both = "-(targets * torch.log(p) + (1 - targets) * torch.log(1 - p)).mean()"
+    assert [f.severity for f in found(tmp_path, penalty=both)] == [Severity.INFO] * 2
+    assert found(tmp_path, penalty="-(targets * torch.log(p)).mean()") == []
+    assert found(tmp_path, penalty="-(torch.log(p + 1e-8) + torch.log(1 - p + 1e-8)).mean()") == []
+    assert len(found(tmp_path, "-(torch.log(net(z)) + torch.log(1 - net(z))).mean()")) == 2
+    assert found(tmp_path, "-(torch.log(net(z)) + torch.log(1 - net(x))).mean()") == []
+
+
+def test_a_likelihood_is_a_loss(tmp_path):
+    text = SCRIPT.format(loss="z.mean()", before="pass", penalty="torch.log(F.relu(p)).mean()")
+    for name, count in (("nll_bernoulli", 1), ("kld", 1), ("embed", 0)):
+        (tmp_path / "train.py").write_text(text.replace("penalty_loss", name), encoding="utf-8")
+        findings = Engine(Config(exec=False, select=("GL602",)), tmp_path).run([tmp_path / "train.py"]).findings
+        assert len(findings) == count

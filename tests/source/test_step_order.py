@@ -127,6 +127,11 @@ def test_a_schedule_stepped_at_the_top_of_the_epoch_is_early(read):
     assert early(read, top="schedule.step()") == 15
 
 
+def test_asking_whether_there_is_a_schedule_does_not_hold_it_back(read):
+    assert early(read, top="if schedule: schedule.step()") == 15
+    assert early(read, top="if ready: schedule.step()") is None
+
+
 def test_a_warm_up_condition_does_not_hold_it_back(read):
     assert early(read, top="if epoch <= 2: schedule.step()") == 15
 

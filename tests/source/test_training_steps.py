@@ -170,6 +170,18 @@ def test_features_are_frozen_where_no_gradient_ever_passes(read):
     assert [f.how for f in model.frozen] == ["no_grad"]
 
 
+@pytest.mark.parametrize(("made", "frozen"), [("", ["no_grad"]), ("True", [])])
+def test_features_are_frozen_where_the_branch_with_a_gradient_is_off_by_default(read, made, frozen):
+    body = (
+        "if self.tuned:\n            return self.bert(x)\n        with torch.no_grad():\n            "
+        "return self.bert(x)"
+    )
+    text = BERT.format(body).replace("def __init__(self):", "def __init__(self, tuned=False):", 1)
+    text = text.replace("super().__init__()", "super().__init__()\n        self.tuned = tuned", 1)
+    (model,) = read("train.py", {"train.py": text.replace("Tagger()", f"Tagger({made})")}).models
+    assert [f.how for f in model.frozen] == frozen
+
+
 def test_no_gradient_in_evaluation_alone_freezes_nothing(read):
     body = (
         "if self.training:\n            return self.bert(x)\n        with torch.no_grad():\n            "
@@ -443,3 +455,30 @@ def test_a_deepspeed_engine_clips_as_its_configuration_says(read, config, conten
     )
     (step,) = read("train.py", {"train.py": text, "ds.json": content}).steps
     assert (step.clipping is not None) is clipped
+
+
+KEEPER = """
+class Keeper:
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+    def step(self, epoch):
+        {body}
+
+keeper = Keeper(opt)
+for x in data:
+    opt.zero_grad()
+    net(x).sum().backward()
+    opt.step()
+    torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+    keeper.step(1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "count"),
+    [("torch.save(self.optimizer.state_dict(), 'last.pth')", 1), ("self.optimizer.step()", 2)],
+)
+def test_what_keeps_an_optimizer_to_save_it_steps_nothing(read, body, count):
+    steps = read("train.py", {"train.py": PLAIN + KEEPER.format(body=body)}).steps
+    assert len(steps) == count
+    assert (steps[0].misplaced_clipping is not None) is (count == 1)
