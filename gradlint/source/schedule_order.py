@@ -53,9 +53,11 @@ class ScheduleOrder:
         if call.args or call.keywords or exclusive(event.path, target.path):
             return False
         loops = [b for b in event.path if b.kind == "loop"]
-        if not loops or loops[-1] not in target.path or not self._built_on(event, optimizer):
+        if (loops and loops[-1] not in target.path) or not self._built_on(event, optimizer):
             return False
-        inner = event.path[event.path.index(loops[-1]) :]
+        if not loops and not self._is_called_in_turns(event):
+            return False
+        inner = event.path[event.path.index(loops[-1]) :] if loops else event.path
         if any(_waits(b) and not _asks_for(b, call) for b in inner if b not in target.path):
             return False
         return not any(
@@ -64,6 +66,13 @@ class ScheduleOrder:
             and not exclusive(e.path, event.path)
             for e in events[step + 1 :]
         )
+
+    def _is_called_in_turns(self, event: Event) -> bool:
+        """Whether the function around a call is called in a loop: `def train(): schedule.step(); for x in data: …`."""
+        scope = event.site.scope
+        if event.inlined or scope.kind != "function":
+            return False
+        return any(b.kind == "loop" for site in self.evaluator.call_sites(scope) for b in site.path)
 
     def _built_on(self, event: Event, optimizer: Optimizer) -> bool:
         """Whether the schedule stepped is one of the optimizer's, and one that counts its steps as PyTorch's do."""

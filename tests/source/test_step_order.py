@@ -152,6 +152,23 @@ def test_a_schedule_after_a_first_step_is_not_early(read, place):
     assert early(read, **place) is None
 
 
+IN_FUNCTION = """
+def train():
+    schedule.step()
+    for x in data:
+        opt.zero_grad()
+        net(x).sum().backward()
+        opt.step()
+
+{call}
+"""
+
+
+@pytest.mark.parametrize(("call", "early"), [("for epoch in range(9): train()", True), ("train()", False)])
+def test_a_schedule_at_the_top_of_a_function_is_early_where_a_loop_calls_it(read, call, early):
+    assert (step_of(read, IN_FUNCTION.format(call=call)).early_schedule is not None) is early
+
+
 @pytest.mark.parametrize(("base", "line"), [("torch.optim.lr_scheduler.LRScheduler", 17), ("object", None)])
 def test_a_schedule_of_the_project_counts_where_it_derives_from_pytorchs(read, base, line):
     own = f"class OwnLR({base}):\n    def __init__(self, opt): self.opt = opt"
