@@ -17,7 +17,8 @@ class ZeroGradMissing(Rule):
     """
     ## What it does
     Looks for a training loop with `backward()` and `step()` in which nothing ever clears the gradient, or only that
-    of other optimizers. Silent for deliberate accumulation, dist_autograd, and trainers that clear it themselves.
+    of other optimizers; a function that is given its optimizer counts, where it is called one. Silent for deliberate
+    accumulation, dist_autograd, and trainers that clear it themselves.
 
     ## Why it hurts
     `backward()` adds to what is there. Every step then follows the sum of all gradients since the start, which

@@ -161,7 +161,9 @@ class Events:
             )
             if methods and any("backward" in m.scope.words for m in methods):
                 return None
-            if methods and not any(m.scope.words & _UPDATES for m in methods):
+            if methods and not any(
+                m.scope.words & _UPDATES or _touches_gradients(m.scope, self.evaluator) for m in methods
+            ):
                 return None  # A class that saves or counts and holds the optimizer for it.
             return Event("step", site, path, frame, things, framework=framework, inlined=inlined)
         if self._is_project_method(site, frame) or _NOT_OPTIMIZER.search(last):

@@ -230,20 +230,18 @@ def _without_gradient(evaluator: Evaluator, root: Instance, cls: Scope, models: 
     forward = cls.method("forward")
     if forward is None or "no_grad" not in forward.words:
         return []
-    found = []
     frame = evaluator.frame_for(root, forward, cls)
-    called = [dotted(s.node.func) for s in forward.all_calls() if not evaluator.dead(s.path, forward, frame)]
-    for node in walk(forward.node):
-        if isinstance(node, ast.With) and any(_records_nothing(i.context_expr) for i in node.items):
-            inside = [c for c in walk(node) if isinstance(c, ast.Call)]
-            for call in inside:
-                if (key := dotted(call.func)) and key.startswith("self."):
-                    if called.count(key) > sum(dotted(c.func) == key for c in inside):
-                        continue  # It also runs outside: `if self.training: y = self.bert(x)`.
-                    things: tuple[Thing, ...] = evaluator.ask(call.func, forward)
-                    if any((isinstance(t, Instance) and models.is_model(t)) or isinstance(t, Member) for t in things):
-                        found.append(Frozen("features", "no_grad", location(cls.file, call)))
-    return found[:1]
+    live = [s for s in forward.all_calls() if not evaluator.dead(s.path, forward, frame)]
+    recorded = {dotted(s.node.func) for s in live if not call_is_under_no_grad(s)}
+    for site in live:
+        key = dotted(site.node.func)
+        # One that also runs outside is trained there: `if self.training: y = self.bert(x)`.
+        if key is None or not key.startswith("self.") or key in recorded or not call_is_under_no_grad(site):
+            continue
+        things: tuple[Thing, ...] = evaluator.ask(site.node.func, forward)
+        if any((isinstance(t, Instance) and models.is_model(t)) or isinstance(t, Member) for t in things):
+            return [Frozen("features", "no_grad", location(cls.file, site.node))]
+    return []
 
 
 def call_is_under_no_grad(site: CallSite) -> bool:

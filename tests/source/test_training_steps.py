@@ -182,6 +182,17 @@ def test_features_are_frozen_where_the_branch_with_a_gradient_is_off_by_default(
     assert [f.how for f in model.frozen] == frozen
 
 
+def test_features_are_trained_where_the_branch_without_a_gradient_is_off_by_default(read):
+    body = (
+        "if self.fixed:\n            with torch.no_grad():\n                return self.bert(x)\n        "
+        "return self.bert(x)"
+    )
+    text = BERT.format(body).replace("def __init__(self):", "def __init__(self, fixed=False):", 1)
+    text = text.replace("super().__init__()", "super().__init__()\n        self.fixed = fixed", 1)
+    (model,) = read("train.py", {"train.py": text}).models
+    assert model.frozen == ()
+
+
 def test_no_gradient_in_evaluation_alone_freezes_nothing(read):
     body = (
         "if self.training:\n            return self.bert(x)\n        with torch.no_grad():\n            "
@@ -476,7 +487,11 @@ for x in data:
 
 @pytest.mark.parametrize(
     ("body", "count"),
-    [("torch.save(self.optimizer.state_dict(), 'last.pth')", 1), ("self.optimizer.step()", 2)],
+    [
+        ("torch.save(self.optimizer.state_dict(), 'last.pth')", 1),
+        ("self.optimizer.step()", 2),
+        ("self.go()\n    def go(self):\n        self.optimizer.step()", 2),
+    ],
 )
 def test_what_keeps_an_optimizer_to_save_it_steps_nothing(read, body, count):
     steps = read("train.py", {"train.py": PLAIN + KEEPER.format(body=body)}).steps
