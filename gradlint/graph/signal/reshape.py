@@ -68,7 +68,8 @@ def reshape(site: Site) -> Signal:
             return replace(x, batch=float(site.batch_size))
         k = max(p / x.positions, 1.0)
         h = (k - 1.0) / (p - 1.0) if p > 1 else 0.0
-        return replace(x, ds=(1.0 - h) * x.ds, batch=max(batch, x.batch), positions=p, features=n)
+        f = 1.0 - x.m * x.m if x.features == 1.0 < n else x.f
+        return replace(x, ds=(1.0 - h) * x.ds, batch=max(batch, x.batch), positions=p, features=n, f=f)
     if op == "pad":
         inside = min(x.positions * x.features / (p * n), 1.0)
         row = _row_behind_zero(site)
@@ -225,6 +226,9 @@ def reshape_back(site: Site, gradient: Gradient) -> list[Gradient]:
         k = y.positions / x.positions
         if k > 1.0:
             gradient = _gathered(gradient, x, k)
+        if x.features == 1.0 < y.features:
+            copies = y.features * max(1.0 + (y.features - 1.0) * gradient.f, 1e-6)
+            gradient = replace(gradient, log_g=gradient.log_g + math.log(copies), f=0.0)
     return [replace(gradient, parts=()), *rest]
 
 

@@ -121,6 +121,33 @@ def test_one_of_queries_keys_and_values_keeps_how_alike_its_tokens_are():
     assert stream.s > 0.7
 
 
+class SpatialGate(nn.Module):
+    """One gate a place for all channels, laid over them by hand (Park et al. 2018)."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.gate, self.head = nn.Conv2d(16, 64, 1), nn.Conv2d(16, 1, 1), nn.Linear(64, 8)
+
+    def forward(self, x):
+        h, gate = self.conv(x[:, :16]), self.gate(x[:, 16:])
+        return self.head((h * torch.sigmoid(gate.expand_as(h))).mean((2, 3)))
+
+
+def test_the_gradient_of_a_channel_that_is_laid_over_others_sums_theirs_up():
+    """Within 0.1 decades; counted as one channel's it would be 0.9 less."""
+    x = torch.randn(BATCH, 32, 10, 10)
+    graph = traced(SpatialGate, x)
+    gate = next(layer for layer in profile(graph, batch_size=BATCH).layers if layer.name == "gate")
+    norms = []
+    for seed in range(8):
+        torch.manual_seed(seed)
+        net = SpatialGate().double()
+        labels = torch.randint(0, 8, (BATCH,))
+        F.cross_entropy(net(torch.randn(x.shape, dtype=torch.float64)), labels).backward()
+        norms.append(math.log10(float(net.gate.weight.grad.norm())))
+    assert gate.weight_gradient == pytest.approx(sum(norms) / len(norms), abs=0.1)
+
+
 class Drops(nn.Module):
     def __init__(self, way):
         super().__init__()
