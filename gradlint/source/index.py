@@ -200,6 +200,7 @@ class FileIndex:
     flags: dict[str, list[CallSite]] | None = None
     _twins: dict[tuple[str, ...], tuple[ast.Attribute, Scope]] = field(default_factory=dict)
     _imports: list[tuple[str, int]] | None = None
+    _import_names: dict[str, set[str]] | None = None
 
     @property
     def classes(self) -> list[Scope]:
@@ -227,6 +228,17 @@ class FileIndex:
         if self._imports is None:
             self._imports = list(dict.fromkeys(i for s in self.scopes for i in s.imports()))
         return self._imports
+
+    def import_names(self, name: str) -> set[str]:
+        """The names under which the file's `from` imports bind something that is called `name` where it comes from."""
+        if self._import_names is None:
+            self._import_names = {}
+            bound = ((n, b) for s in self.scopes for n, bindings in s.bindings.items() for b in bindings)
+            for local, binding in bound:
+                if binding.kind == "from" and isinstance(binding.node, ast.ImportFrom):
+                    own = binding.node.names[binding.unpack[0]].name
+                    self._import_names.setdefault(own, set()).add(local)
+        return self._import_names.get(name, set())
 
 
 def dotted(node: ast.AST) -> str | None:

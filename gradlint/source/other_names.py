@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ast
 
-from gradlint.source.index import Binding, CallSite, FileIndex, dotted, terminal_name
+from gradlint.source.index import CallSite, FileIndex, dotted, terminal_name
 
 
 def calls_by_other_names(index: FileIndex, name: str) -> list[CallSite]:
     """The calls in a file of what is bound to an expression or import that speaks of `name`; some may be of another."""
-    others: set[str] = set()
+    others = index.import_names(name) - {name}
     tables: set[str] = set()
     for scope in index.scopes:
         if name in scope.words:
@@ -18,7 +18,6 @@ def calls_by_other_names(index: FileIndex, name: str) -> list[CallSite]:
                     if any(b.value is not None and _speaks_of(b.value, name) for b in bindings):
                         holds = any(isinstance(b.value, ast.Dict) for b in bindings)
                         (tables if holds else others).add(other)
-        others.update(n for n, bindings in scope.bindings.items() if n != name and _imports(bindings, name))
     found = [s for other in sorted(others) for s in index.calls_by_name.get(other.rpartition(".")[2], ())]
     if tables:
         found += [s for scope in index.scopes for s in scope.calls if _table(s.node.func) in tables]
@@ -44,10 +43,3 @@ def _table(callee: ast.expr) -> str | None:
         case ast.Subscript(value=table) | ast.Call(func=ast.Attribute(value=table, attr="get")):
             return dotted(table)
     return None
-
-
-def _imports(bindings: list[Binding], name: str) -> bool:
-    return any(
-        b.kind == "from" and isinstance(b.node, ast.ImportFrom) and b.node.names[b.unpack[0]].name == name
-        for b in bindings
-    )

@@ -1,6 +1,7 @@
 """Weights that are not plain parameters: lazy, parametrised, functional, and inside custom autograd functions."""
 
 import copy
+from inspect import getsource
 
 import pytest
 
@@ -220,31 +221,9 @@ def test_a_custom_function_with_a_gradient_of_its_own_is_unknown(function, rest)
     assert [n.op for n in graph.of_kind("unknown")] == [function.__name__] * 2
 
 
-KEPT = """
-import torch
-from torch import nn
-
-class Swish(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x * torch.sigmoid(x)
-
-    @staticmethod
-    def backward(ctx, g):
-        (x,) = ctx.saved_tensors
-        s = torch.sigmoid(x)
-        return g * (s + x * s * (1 - s))
-
-class Straight(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        return x.sign()
-
-    @staticmethod
-    def backward(ctx, g):
-        return g
-
+KEPT = (
+    "\n".join(["import torch", "from torch import nn", getsource(Swish), getsource(Straight)])
+    + """
 swish = Swish.apply
 
 class Net(nn.Module):
@@ -258,6 +237,7 @@ class Net(nn.Module):
 
 net = Net()
 """
+)
 
 
 def test_a_custom_function_is_seen_whose_apply_is_kept_by_another_name():
