@@ -36,7 +36,6 @@ SMALLEST_BATCH = 2
 _OWN = (NotApplicableError, NotRecurrentError, UnknownLawError, UnknownOptimizerError, OutputError)
 """Errors whose message says all; of others the class is named too."""
 
-
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 
 from gradlint.source.arguments import ABSL_FLAGS, absl_flag, attribute_of_arguments
-from gradlint.source.candidates import conditional, with_way
+from gradlint.source.candidates import conditional, is_none, with_way
 from gradlint.source.index import (
     END,
     Binding,
@@ -189,10 +189,8 @@ class Attributes(Names):
             else:
                 reached = reaching(group, END, ())
             values = self._bound(reached, scope, frame)
-            found.extend(v for v in values if not (isinstance(v, Plain) and v.value.value is None and len(groups) > 1))
-            if scope.name == "__init__" and any(
-                not isinstance(v, Unknown) and not (isinstance(v, Plain) and v.value.value is None) for v in values
-            ):
+            found.extend(v for v in values if not (is_none(v) and len(groups) > 1))
+            if scope.name == "__init__" and any(not isinstance(v, Unknown) and not is_none(v) for v in values):
                 break
         return tuple(found)
 

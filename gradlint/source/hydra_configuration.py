@@ -12,6 +12,10 @@ from typing import Any
 from gradlint.source import configuration
 from gradlint.source.index import dotted
 
+MAKERS = frozenset(["hydra.utils.instantiate", "hydra.utils.call"])
+WORDS = frozenset(["_target_", "_partial_", "_args_", "_recursive_", "_convert_", "_self_"])
+"""Keys of a table that say how it is instantiated, and are no arguments."""
+
 _INTERPOLATED = re.compile(r"^\$\{([A-Za-z_][\w.]*)\}$")
 _PACKAGE = re.compile(r"#\s*@package\s+(\S+)")
 _FLOAT = re.compile(r"[-+]?(?:\d[\d_]*)(?:\.\d*)?[eE][-+]?\d+")
@@ -130,6 +134,13 @@ def _filled(value: Any, whole: Any, depth: int) -> Any:
         case bool() | int() | float() | str() | None:
             return value
     return str(value)
+
+
+def target_of(table: dict[str, Any]) -> tuple[Any, bool]:
+    """What a table names to be called, and whether as hydra before 1.0 was told: `class`, its arguments in `params`."""
+    if table.get("_target_") is not None:
+        return table["_target_"], False
+    return next((table[k] for k in ("class", "cls", "target") if isinstance(table.get(k), str)), None), True
 
 
 def is_open(value: object) -> bool:

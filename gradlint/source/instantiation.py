@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from gradlint.source.hydra_configuration import is_open
+from gradlint.source.hydra_configuration import WORDS, is_open, target_of
 from gradlint.source.index import CallSite, FileIndex, Scope
 from gradlint.source.things import ClassThing, External, Frame, Instance, ModuleThing, Plain, Things, Unknown
 
@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from gradlint.source.elements import Elements
     from gradlint.source.passing import Passing
 
-MAKERS = frozenset(["hydra.utils.instantiate", "hydra.utils.call"])
-
-_WORDS = frozenset(["_target_", "_partial_", "_args_", "_recursive_", "_convert_", "_self_"])
 _MAX_DEPTH = 6
 _MAX_SITES = 24
 
@@ -98,10 +95,7 @@ def _call(
 ) -> Composed | None:
     """The call that a table with a `_target_` describes; None for a table without."""
     table: dict[str, Any] = thing.value.value
-    target = table.get("_target_")
-    old = target is None
-    if old:
-        target = next((table[k] for k in ("class", "cls", "target") if isinstance(table.get(k), str)), None)
+    target, old = target_of(table)
     if not isinstance(target, str) or depth > _MAX_DEPTH:
         return None
     given = {k.arg for k in keywords}
@@ -111,12 +105,12 @@ def _call(
     own = [
         ast.keyword(name, _value(evaluator, below[0], name, node, scope, depth if nested else _MAX_DEPTH))
         for name in (inside if isinstance(inside, dict) else ())
-        if name not in _WORDS and name not in given and isinstance(name, str)
+        if name not in WORDS and name not in given and isinstance(name, str)
     ]
-    passed = [k for k in keywords if k.arg not in _WORDS and k.arg != "config"]
-    named: ast.expr = _held(_named(evaluator, target, scope), node)
+    passed = [k for k in keywords if k.arg not in WORDS and k.arg != "config"]
+    named: ast.expr = held(_named(evaluator, target, scope), node)
     if (table | _constants(keywords)).get("_partial_") is True:
-        args, named = [named, *args], _held((External("functools.partial"),), node)
+        args, named = [named, *args], held((External("functools.partial"),), node)
     call = Composed(named, args, [*own, *passed])
     call.written = node
     return ast.copy_location(call, node)
@@ -135,13 +129,14 @@ def _value(evaluator: Elements, table: Any, name: str, node: ast.Call, scope: Sc
                 return call
         if is_open(entry.value.value):
             entry = Unknown(f"the configuration leaves `{name}` open")
-    return _held((entry,), node)
+    return held((entry,), node)
 
 
-def _held(things: Things, node: ast.Call) -> Held:
-    held = ast.copy_location(Held(), node)
-    held.things = things
-    return held
+def held(things: Things, node: ast.Call) -> Held:
+    """An expression at a call that stands for known things."""
+    made = ast.copy_location(Held(), node)
+    made.things = things
+    return made
 
 
 def _named(evaluator: Elements, target: str, scope: Scope) -> Things:

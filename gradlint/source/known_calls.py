@@ -12,9 +12,10 @@ from typing import Any
 from gradlint.source import arithmetic, configuration
 from gradlint.source.arguments import attribute_of_arguments
 from gradlint.source.elements import Elements
-from gradlint.source.hydra_configuration import interpolated
+from gradlint.source.eval_text import MAX_TEXT, parsed
+from gradlint.source.hydra_configuration import MAKERS, interpolated
 from gradlint.source.index import Scope
-from gradlint.source.instantiation import MAKERS, Composed, Held, instantiated
+from gradlint.source.instantiation import Composed, Held, instantiated
 from gradlint.source.things import (
     ClassThing,
     External,
@@ -30,7 +31,6 @@ from gradlint.source.things import (
     Unknown,
 )
 from gradlint.source.value import Value
-from gradlint.source.walking import walk
 
 SAME_OBJECT = frozenset(
     [
@@ -88,9 +88,6 @@ SAME_RECEIVER = frozenset(
     ]
 )
 """Methods of models and configurations that return their receiver."""
-
-MAX_TEXT = 500
-"""Characters of the longest expression that `eval` is followed into."""
 
 _PURE: dict[str, Callable[..., Any]] = {
     "builtins.float": float,
@@ -261,20 +258,10 @@ def _evaluated(evaluator: Elements, text: ast.expr, node: ast.Call, scope: Scope
         if isinstance(words, str) and len(words) <= MAX_TEXT:
             place = (id(node), hash(words))
             if place not in evaluator.composed:
-                evaluator.composed[place] = _parsed(words, node)
-            parsed = evaluator.composed[place]
-            found += evaluator.evaluate(parsed, scope, frame) if parsed is not None else ()
+                evaluator.composed[place] = parsed(words, node)
+            tree = evaluator.composed[place]
+            found += evaluator.evaluate(tree, scope, frame) if tree is not None else ()
     return tuple(found) or (Unknown("the text of `eval` is put together at run time"),)
-
-
-def _parsed(text: str, node: ast.Call) -> ast.expr | None:
-    try:
-        tree = ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-    for inner in walk(tree):
-        ast.copy_location(inner, node)
-    return tree
 
 
 def _leading_text(node: ast.expr) -> str:

@@ -9,8 +9,9 @@ from gradlint.source.checkpoints import checkpoint_of
 from gradlint.source.drawn_anew import is_drawn_anew
 from gradlint.source.evaluate import Evaluator
 from gradlint.source.frozen import frozen_parts
+from gradlint.source.hydra_configuration import MAKERS
 from gradlint.source.index import CallSite, FileIndex, Scope, location, source_of, terminal_name
-from gradlint.source.instantiation import MAKERS, written
+from gradlint.source.instantiation import written
 from gradlint.source.model_classes import ModelClasses, header
 from gradlint.source.model_names import is_model_name, is_recurrent_name
 from gradlint.source.parts import Parts

@@ -6,7 +6,7 @@ import ast
 from typing import TYPE_CHECKING
 
 from gradlint.source.index import Scope
-from gradlint.source.instantiation import Composed, Held
+from gradlint.source.instantiation import Composed, held
 from gradlint.source.project import SourceFile
 from gradlint.source.registrations import KINDS, LOOK_UPS, TIMM_REGISTRY, TIMM_WORDS, is_registry, registered
 from gradlint.source.things import (
@@ -80,13 +80,6 @@ def _held_under(evaluator: Evaluator, registry: str, key: str, home: SourceFile 
     place = registered(evaluator.importers, registry, key, home)
     things = evaluator.exported(*place) if place is not None else ()
     return tuple(t for t in things if isinstance(t, (ClassThing, FunctionThing)))
-
-
-def held(things: Things, node: ast.Call) -> Held:
-    """An expression at a call that stands for known things."""
-    made = ast.copy_location(Held(), node)
-    made.things = things
-    return made
 
 
 def _composed(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from gradlint.source.computed_from import ComputedFrom, ends
 from gradlint.source.gradient_flow import GradientFlow
@@ -20,7 +20,7 @@ from gradlint.source.index import (
 from gradlint.source.models import Models
 from gradlint.source.reaching import reaching
 from gradlint.source.script import Singularity
-from gradlint.source.squares import complement, is_masked_sum_of_exponentials, is_of_squares
+from gradlint.source.squares import Applied, complement, is_masked_sum_of_exponentials, is_of_squares
 from gradlint.source.things import ClassThing, External, Instance, Member, Unknown, external_name
 from gradlint.source.walking import walk
 
@@ -178,12 +178,14 @@ class Singularities:
 
     def _norm(self, node: ast.expr, scope: Scope) -> str | None:
         """A norm that is written out: the root of the squares of a tensor, which `torch.norm` gives a slope at 0."""
-        applied, resolved = (lambda x: self._applied(x, scope)), (lambda x: _resolved(x, scope))
-        return "squares" if is_of_squares(node, applied, resolved) else None
+        return "squares" if is_of_squares(node, *self._readers(scope)) else None
 
     def _masked(self, node: ast.expr, scope: Scope) -> str | None:
-        applied, resolved = (lambda x: self._applied(x, scope)), (lambda x: _resolved(x, scope))
-        return "masked" if is_masked_sum_of_exponentials(node, applied, resolved) else None
+        return "masked" if is_masked_sum_of_exponentials(node, *self._readers(scope)) else None
+
+    def _readers(self, scope: Scope) -> tuple[Applied, Callable[[ast.expr], ast.expr]]:
+        """What an expression of a function applies, and what its name stands for."""
+        return (lambda node: self._applied(node, scope)), (lambda node: _resolved(node, scope))
 
     def _complementary(self, argument: ast.expr, inner: ast.expr, scope: Scope) -> str | None:
         """A probability by its use: the logarithms of `p` and of `1 - p` are both taken, or of one of them by label."""

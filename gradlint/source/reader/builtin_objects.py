@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import builtins
 import copy
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
+from gradlint.source.eval_text import MAX_TEXT, parsed
 from gradlint.source.reader.builtin_sequences import BuiltinSequences
 from gradlint.source.reader.class_names import class_text
 from gradlint.source.reader.external_names import (
@@ -33,10 +33,6 @@ from gradlint.source.reader.values import (
     is_plain,
     merge,
 )
-from gradlint.source.walking import walk
-
-MAX_TEXT = 500
-"""Characters of the longest expression that `eval` is followed into."""
 
 
 @lru_cache(MAX_NAMES)
@@ -154,13 +150,8 @@ class BuiltinObjects(BuiltinSequences):
         """eval(text), with the names of a frame."""
         if not args or not isinstance(args[0], str) or len(args[0]) >= MAX_TEXT:
             return Unknown("eval")
-        try:
-            tree = ast.parse(args[0].strip(), mode="eval")
-        except (SyntaxError, ValueError):
-            return Unknown("eval")
-        for node in walk(tree.body):
-            ast.copy_location(node, site.node)
-        return self.evaluate(tree.body, frame)
+        tree = parsed(args[0], site.node)
+        return Unknown("eval") if tree is None else self.evaluate(tree, frame)
 
     def _builtin_eval(self, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
         return self.evaluate_text(args, self.file_frame(site.file), site)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gradlint.source import configuration
+from gradlint.source.hydra_configuration import MAKERS
 from gradlint.source.model_names import is_timm_helper
 from gradlint.source.project import Project
 from gradlint.source.reader import environments, instantiate, laws, registries
@@ -59,7 +60,7 @@ class Externals(TorchCalls):
             return lambda args, kwargs, site: self.call_math(name, last, args, kwargs, site)
         if name.endswith(configuration.LOADERS):
             return lambda args, kwargs, site: self._configuration(name, args, site)
-        if name in instantiate.MAKERS:
+        if name in MAKERS:
             return lambda args, kwargs, site: instantiate.instantiated(self, args, kwargs, site)
         if name in ("copy.deepcopy", "copy.copy"):
             deep = last == "deepcopy"

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from gradlint.source.hydra_configuration import is_open
+from gradlint.source.hydra_configuration import WORDS, is_open, target_of
 from gradlint.source.reader.machine import Machine, canonical
 from gradlint.source.reader.values import External, Frame, Instance, Native, Site, Unknown
-
-MAKERS = frozenset(["hydra.utils.instantiate", "hydra.utils.call"])
-
-_WORDS = frozenset(["_target_", "_partial_", "_args_", "_recursive_", "_convert_", "_self_"])
 
 
 def instantiated(machine: Machine, args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
@@ -23,16 +19,14 @@ def instantiated(machine: Machine, args: list[Any], kwargs: dict[str, Any], site
 
 
 def _made(machine: Machine, table: dict[str, Any], args: list[Any], kwargs: dict[str, Any], site: Site) -> Any:
-    target, inside = table.get("_target_"), table
-    if target is None:  # As hydra before 1.0 was told.
-        target = next((table[k] for k in ("class", "cls", "target") if isinstance(table.get(k), str)), None)
-        inside = _table(table.get("params")) or {}
+    target, old = target_of(table)
+    inside = (_table(table.get("params")) or {}) if old else table
     if not isinstance(target, str):
         return Unknown("no `_target_` is written")
     words = table | kwargs
     nested = words.get("_recursive_") is not False
-    own = {k: _value(machine, k, v, site, nested) for k, v in inside.items() if k not in _WORDS}
-    passed = own | {k: v for k, v in kwargs.items() if k not in _WORDS}
+    own = {k: _value(machine, k, v, site, nested) for k, v in inside.items() if k not in WORDS}
+    passed = own | {k: v for k, v in kwargs.items() if k not in WORDS}
     callee = _named(machine, target, site)
     if words.get("_partial_") is True:
         return Native("partial", lambda a, k, s: machine.call(callee, [*args, *a], passed | k, s))
